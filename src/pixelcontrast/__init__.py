@@ -1,0 +1,1 @@
+"""PixelContrast: semantic segmentation by pixel contrast when labels are few."""

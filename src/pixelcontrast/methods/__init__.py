@@ -1,1 +1,63 @@
-"""TODO."""
+"""The training methods, one file each.
+
+`METHODS` names them without importing them, so that listing stays fast. Packages outside this one
+add theirs through the entry-point group `pixelcontrast.methods`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, NamedTuple
+
+from pixelcontrast.core.errors import unknown_name
+
+if TYPE_CHECKING:
+    from pixelcontrast.methods.base import Method
+
+
+class MethodEntry(NamedTuple):
+    """Where a method lives and what it is, for lists."""
+
+    target: str
+    """`module:class`."""
+    labels: str
+    """Which images need masks."""
+    summary: str
+
+
+METHODS: dict[str, MethodEntry] = {
+    "supervised": MethodEntry(
+        "pixelcontrast.methods.supervised:Supervised",
+        "all",
+        "cross-entropy on the labelled images; the baseline of every comparison",
+    ),
+    "pico": MethodEntry(
+        "pixelcontrast.methods.pico:PiCo",
+        "all",
+        "cross-entropy plus pixel contrast across the images of a batch (TPAMI 2024)",
+    ),
+}
+
+
+def list_methods() -> dict[str, MethodEntry]:
+    """All methods by name, those of installed plug-ins included."""
+    plugins = {
+        point.name: MethodEntry(point.value, "?", f"plug-in of {point.dist and point.dist.name}")
+        for point in entry_points(group="pixelcontrast.methods")
+    }
+    return {**plugins, **METHODS}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ConfigError: no method has this name.
+    """
+    known = list_methods()
+    if name not in known:
+        raise unknown_name("method", name, known)
+    module, _, attribute = known[name].target.partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found

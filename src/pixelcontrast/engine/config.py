@@ -1,0 +1,218 @@
+"""The typed configuration of a run, assembled from the parts' own dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from pixelcontrast.core.errors import ConfigError, did_you_mean
+from pixelcontrast.data.colour import ColourConfig
+from pixelcontrast.data.views import ViewConfig
+from pixelcontrast.evaluation import InferenceConfig
+from pixelcontrast.methods import method_class
+from pixelcontrast.methods.optim import OptimConfig
+from pixelcontrast.models import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ScenesConfig:
+    """Size of the generated data set `scenes`, made when its folder does not exist yet."""
+
+    train: int = 200
+    val: int = 50
+    test: int = 50
+    size: tuple[int, int] = (96, 128)
+    seed: int = 0
+    hard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which images, which masks, how they are read."""
+
+    root: Path | None = None
+    """Folder of the data set."""
+    name: str = "auto"
+    """Layout of the folder; `auto` recognises it."""
+    train: str = "train"
+    """Split to train on."""
+    val: str = "val"
+    """Split that is scored during training."""
+    labeled: str | int | float | None = None
+    """Training images whose masks may be used: a split by name, a count, or a fraction below 1;
+    None: all that have one."""
+    labeled_seed: int = 0
+    """Seed of the choice when `labeled` is a count or a fraction."""
+    workers: int = 2
+    """Processes that read and augment images; 0 reads in the main process."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Keep decoded images, so that PNG and JPEG decoding is paid once."""
+    check: bool = True
+    """Read every mask before the first step."""
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How long, on what, and how often something is saved."""
+
+    steps: int = 40_000
+    """Optimiser steps."""
+    batch: int = 8
+    """Images per step over all processes, per stream."""
+    batch_unlabeled: int | None = None
+    """The same for unlabelled streams; None: as many as labelled."""
+    accumulate: int = 1
+    """Batches whose gradients are summed into one optimiser step."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    """Processes on this node: GPUs, or CPU processes. `auto`: all GPUs, or one CPU process."""
+    nodes: int = 1
+    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 on GPUs that have it, else 32."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    channels_last: bool = False
+    """Store feature maps channels-last, which convolutions on recent GPUs prefer."""
+    deterministic: bool = False
+    """Refuse operations whose result can differ between runs."""
+    ema: float | None = None
+    """Decay of averaged weights that are scored beside the trained ones; None: none."""
+    validate_every: int = 1000
+    """Steps between validations; the best network by mIoU is kept."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints to resume from."""
+    log_every: int = 20
+    """Steps between lines in metrics.jsonl."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """How networks are scored."""
+
+    batch: int = 4
+    """Images of equal size per forward pass."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything about a run."""
+
+    name: str
+    seed: int
+    data: DataConfig
+    view: ViewConfig
+    strong: ColourConfig
+    model: ModelConfig
+    method_name: str
+    method: Any
+    optim: OptimConfig
+    train: TrainConfig
+    eval: EvalConfig
+
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "view": ViewConfig,
+    "strong": ColourConfig,
+    "model": ModelConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+}
+
+
+def parse_config(tree: dict[str, Any]) -> RunConfig:
+    """The typed configuration of a nested dictionary.
+
+    Raises:
+        ConfigError: an unknown section, key or method, or a value of the wrong kind.
+    """
+    known = {"name", "seed", "method", *_SECTIONS}
+    for key in tree:
+        if key not in known:
+            raise ConfigError(f"unknown section {key!r}", fix=did_you_mean(key, known))
+    method = dict(tree.get("method") or {})
+    method_name = method.pop("name", None)
+    if not isinstance(method_name, str):
+        raise ConfigError("no method is named", where="method.name", fix="set method.name=pico")
+    cls = method_class(method_name)
+    sections = {
+        name: parse_section(kind, tree.get(name) or {}, name) for name, kind in _SECTIONS.items()
+    }
+    return RunConfig(
+        name=str(tree.get("name", method_name)),
+        seed=parse_section(int, tree.get("seed", 0), "seed"),
+        method_name=method_name,
+        method=parse_section(cls.Config, method, "method"),
+        **sections,
+    )
+
+
+def dump_config(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values that `parse_config` reads back."""
+    tree: dict[str, Any] = {"name": config.name, "seed": config.seed}
+    for name in ("data", "view", "strong", "model", "method", "optim", "train", "eval"):
+        section = getattr(config, name)
+        plain = _adapter(type(section)).dump_python(section, mode="json")
+        tree[name] = {"name": config.method_name, **plain} if name == "method" else plain
+    return tree
+
+
+def parse_section(kind: type, value: Any, path: str) -> Any:
+    """`value` as an instance of `kind`, with errors that name the key and what is known.
+
+    Raises:
+        ConfigError: unknown key or unfit value.
+    """
+    if dataclasses.is_dataclass(kind):
+        _check_keys(kind, value, path)
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([path, *(str(p) for p in first["loc"] if _is_key(p))])
+        raise ConfigError(
+            f"cannot use {first['input']!r} for {where}: {first['msg'].lower()}", where=where
+        ) from error
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _is_key(part: int | str) -> bool:
+    """Leave out the tags pydantic adds for the members of a union."""
+    return isinstance(part, str) and part.isidentifier() and part not in {"int", "float", "str"}
+
+
+def _check_keys(kind: type, value: Any, path: str) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is a section, got {value!r}", where=path)
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key, inner in value.items():
+        if key not in names:
+            raise ConfigError(
+                f"unknown key {f'{path}.{key}'!r}", where=path, fix=did_you_mean(str(key), names)
+            )
+        nested = _dataclass_of(hints[key])
+        if nested is not None and isinstance(inner, dict):
+            _check_keys(nested, inner, f"{path}.{key}")
+
+
+def _dataclass_of(hint: Any) -> type | None:
+    """The dataclass in a type hint `X` or `X | None`."""
+    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
+        found = [h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)]
+        return found[0] if found else None  # type: ignore[return-value]
+    return hint if dataclasses.is_dataclass(hint) else None

@@ -1,0 +1,135 @@
+"""What every training method shares: optimiser, EMA weights, logging values, safety checks.
+
+A method says which streams of images it needs (`streams`), which heads (`embedding_head`), and
+computes its losses (`losses`). Everything else, from devices to checkpoints, is the engine's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from pixelcontrast.core.distributed import rank
+from pixelcontrast.core.seeding import generator_for, seed_for
+from pixelcontrast.core.teacher import Teacher
+from pixelcontrast.core.types import Batch, LossReport
+from pixelcontrast.data.loaders import Stream
+from pixelcontrast.methods.finite import FiniteWatch
+from pixelcontrast.methods.optim import OptimConfig, build_optimizer
+
+if TYPE_CHECKING:
+    from pixelcontrast.models import EmbeddingConfig, Segmentor
+
+LABELED = Stream("labeled", labelled=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a method has to know about the run it is part of."""
+
+    num_classes: int
+    ignore_index: int
+    total_steps: int
+    seed: int = 0
+    ema_decay: float | None = None
+    """Decay of the averaged weights that are evaluated beside the trained ones; None: no EMA."""
+
+
+class Method(LightningModule, ABC):
+    """One published training system.
+
+    Args:
+        config: an instance of `Config`.
+        segmentor: the network that is trained.
+        task: the classes, the length and the seed of the run.
+        optim: optimiser and schedule.
+    """
+
+    streams: ClassVar[tuple[Stream, ...]] = (LABELED,)
+    Config: ClassVar[type]
+
+    def __init__(
+        self, config: Any, segmentor: Segmentor, task: Task, optim: OptimConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.segmentor = segmentor
+        self.task = task
+        self.optim = optim or OptimConfig()
+        self.ema = None if task.ema_decay is None else Teacher(segmentor, decay=task.ema_decay)
+        self.step = 0
+        self.latest: LossReport | None = None
+        self.finite = FiniteWatch()
+
+    # What a method defines
+
+    @classmethod
+    def embedding_head(cls, config: Any) -> EmbeddingConfig | None:
+        """The projection head the segmentor needs, or None."""
+        return None
+
+    @abstractmethod
+    def losses(self, batch: Mapping[str, Batch]) -> LossReport:
+        """The whole training idea: weighted loss terms of one batch of every stream."""
+
+    def after_step(self) -> None:
+        """Called once per optimiser step, after the weights have moved."""
+
+    # What the engine calls
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The networks that are scored in validation; the last one is the preferred one."""
+        networks: dict[str, nn.Module] = {"student": self.segmentor}
+        if self.ema is not None:
+            networks["ema"] = self.ema.module
+        return networks
+
+    def predictor(self) -> nn.Module:
+        """The network that is evaluated, saved and exported."""
+        return list(self.predictors().values())[-1]
+
+    def random(self, purpose: str) -> torch.Generator:
+        """A generator for one purpose in this step: a pure function of seed, step and rank."""
+        return generator_for(self.device, self.task.seed, purpose, self.step, rank())
+
+    # Lightning's hooks
+
+    def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> Tensor:
+        """Computes the losses of one batch and keeps the report for the logs."""
+        # Dropout draws from the global generator; seeding it by position makes resume exact.
+        torch.manual_seed(seed_for(self.task.seed, "step", batch_idx, rank()))
+        self.step = batch_idx
+        report = self.losses(batch)
+        ids = tuple(name for stream in batch.values() for name in stream.ids)
+        self.finite.watch(batch_idx, report.terms, ids)
+        self.latest = LossReport(
+            {name: term.detach() for name, term in report.terms.items()}, report.stats
+        )
+        return report.total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Moves the weights, then the averaged weights and the method's own memory."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.segmentor)
+        self.after_step()
+
+    def configure_optimizers(self) -> Any:
+        """Encoder and heads in groups of their own, with the schedule stepped every step."""
+        groups = self.segmentor.parameter_groups(
+            head_factor=self.optim.head_factor, decay_norm=self.optim.decay_norm
+        )
+        extra = [
+            p
+            for name, p in self.named_parameters()
+            if not name.startswith(("segmentor.", "ema.")) and p.requires_grad
+        ]
+        groups.append({"params": extra, "lr_factor": self.optim.head_factor, "decay": True})
+        optimizer, schedule = build_optimizer(groups, self.optim, self.task.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

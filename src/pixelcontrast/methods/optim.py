@@ -1,0 +1,77 @@
+"""Optimisers and learning-rate schedules of the papers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """How the weights are moved. Defaults: DeepLab's SGD with polynomial decay."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    """Learning rate of the encoder."""
+    head_factor: float = 1.0
+    """The decoder and all heads learn at `lr * head_factor`; many papers use 10."""
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    decay_norm: bool = True
+    """False leaves biases and normalisation parameters without weight decay."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    power: float = 0.9
+    """Exponent of the polynomial schedule (DeepLab: 0.9)."""
+    warmup_steps: int = 0
+    """Steps of linear growth from 0 to the full rate."""
+    clip_norm: float | None = None
+    """Largest gradient norm; None does not clip."""
+
+
+def learning_rate_factor(step: int, total: int, config: OptimConfig) -> float:
+    """Share of the base rate at `step` of `total` steps (0 at the end of poly and cosine)."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    span = max(1, total - config.warmup_steps)
+    done = min(1.0, (step - config.warmup_steps) / span)
+    if config.schedule == "poly":
+        return float((1.0 - done) ** config.power)
+    if config.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+def build_optimizer(
+    groups: Iterable[dict[str, Any]], config: OptimConfig, total_steps: int
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """The optimiser over parameter groups and its schedule, to be stepped once per step.
+
+    Args:
+        groups: each with `params`, `lr_factor` and `decay` (bool).
+        config: the settings.
+        total_steps: optimiser steps of the whole run.
+    """
+    settings = [
+        {
+            "params": group["params"],
+            "lr": config.lr * group["lr_factor"],
+            "weight_decay": config.weight_decay if group["decay"] else 0.0,
+        }
+        for group in groups
+        if group["params"]
+    ]
+    optimizer: torch.optim.Optimizer
+    if config.name == "sgd":
+        optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum)
+    else:
+        optimizer = torch.optim.AdamW(settings, lr=config.lr, betas=config.betas)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
+    return optimizer, schedule

@@ -1,0 +1,119 @@
+"""The folder of a run: where everything it writes lies, and how it is claimed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pixelcontrast.core.errors import CheckpointError, ConfigError, PixelContrastError
+from pixelcontrast.core.files import write_json, write_text
+from pixelcontrast.recipes import dump, parse_yaml
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """What the run is and how it ended."""
+        return self.root / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step or validation."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.root / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation mIoU."""
+        return self.root / "checkpoints" / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """The best network alone, ready to ship."""
+        return self.root / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "report.html"
+
+    def evaluation(self, split: str) -> Path:
+        """Scores and pictures of one split."""
+        return self.root / "evaluation" / split
+
+    def create(self, *, force: bool) -> None:
+        """Claim the folder for a new run.
+
+        Raises:
+            ConfigError: a run lies there already and `force` is off.
+            PixelContrastError: the folder cannot be made or written.
+        """
+        if self.config.exists() or self.record.exists():
+            if not force:
+                raise ConfigError(
+                    "this folder already holds a run",
+                    where=self.root,
+                    fix="continue it with --resume, replace it with --force, or choose --out FOLDER",
+                )
+            shutil.rmtree(self.root)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise PixelContrastError(
+                f"the output folder cannot be written: {error.strerror}",
+                where=self.root.absolute(),
+                fix="choose another one with --out FOLDER",
+            ) from error
+
+    def write_config(self, tree: dict[str, Any]) -> None:
+        """Store the resolved configuration."""
+        write_text(self.config, dump(tree))
+
+    def read_config(self) -> dict[str, Any]:
+        """The stored configuration.
+
+        Raises:
+            CheckpointError: there is no run in this folder.
+        """
+        if not self.config.is_file():
+            raise CheckpointError(
+                "this folder holds no run", where=self.root.absolute(), fix="give the folder of a run"
+            )
+        return parse_yaml(self.config.read_text(encoding="utf-8"), self.config)
+
+    def read_record(self) -> dict[str, Any]:
+        """The stored record, empty when the run never wrote one."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def update_record(self, **values: Any) -> None:
+        """Merge values into the record."""
+        write_json(self.record, {**self.read_record(), **values})
+
+
+def now() -> str:
+    """The time in UTC, as ISO text."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,28 @@
+"""Small parts shared by the decoders and heads."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, *, dilation: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm and ReLU; the input's size is kept."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """`x` (B, F, h, w) brought bilinearly to `size` (height, width)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    """Height and width of a feature map."""
+    return cast("tuple[int, int]", tuple(x.shape[-2:]))

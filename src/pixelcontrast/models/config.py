@@ -1,0 +1,77 @@
+"""Configuration of the network: what a recipe may say about encoder, decoder and heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pixelcontrast.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A segmentation network without its embedding head."""
+
+    encoder: str = "resnet50"
+    """A timm model name, with or without a weight tag (`resnet50.tv_in1k`)."""
+    decoder: str = "deeplabv3plus"
+    """A key of `pixelcontrast.models.DECODERS`."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """Largest stride of the encoder, reached by dilation. None: what the decoder was published
+    with, 16 for the DeepLab decoders (1706.05587, 1802.02611), 32 for FPN and HRNet."""
+    pretrained: bool = True
+    """Fetch the encoder's published weights through timm; `weights_file` makes that needless."""
+    weights_file: Path | None = None
+    """Encoder weights on disk (.safetensors or .pth, timm's key names), used in place of a
+    download."""
+    decoder_channels: int | None = None
+    """Width of the classifier's input. None: the decoder's published width, 256 for DeepLab and
+    FPN, the concatenated width (720 for W48) for HRNet."""
+    dropout: float = 0.1
+    """Channel dropout before the classifiers (official HRNet and OCRNet code)."""
+    auxiliary: bool = False
+    """A second classifier on the last but one encoder stage, in training only."""
+    freeze: bool = False
+    """Keep the encoder as it was loaded: no gradients, batch norm in evaluation mode."""
+    align_corners: bool = False
+    """Corner convention of every bilinear up-sampling. The code of PiCo, U2PL and RankMatch uses
+    True; their recipes say so."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("dropout must lie in [0, 1)", where=f"model.dropout={self.dropout}")
+        if self.decoder_channels is not None and self.decoder_channels < 1:
+            raise ConfigError(
+                "a decoder needs at least one channel",
+                where=f"model.decoder_channels={self.decoder_channels}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """The projection head that turns features into unit-length pixel embeddings."""
+
+    dim: int = 256
+    """Length D of an embedding (PiCo, U2PL, PRCL and label-contrastive pretraining all use 256)."""
+    layers: int = 2
+    """1x1 convolutions; 1 is a linear head, 2 is PiCo's (2101.11939), 3 is that of
+    label-contrastive pretraining (2012.06985)."""
+    hidden: int | None = None
+    """Width between the convolutions. None: the width of the tap, as in PiCo's code."""
+    batch_norm: bool = True
+    """Batch norm before each ReLU, as in PiCo's code."""
+    tap: str | None = None
+    """Feature map the head reads: `features` (the classifier's input), `encoder` (the deepest
+    stage) or a name the decoder offers in `tap_channels`. None: the decoder's `default_tap`."""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or (self.hidden is not None and self.hidden < 1):
+            raise ConfigError(
+                "an embedding head needs at least one channel",
+                where=f"embedding.dim={self.dim}, embedding.hidden={self.hidden}",
+            )
+        if self.layers not in (1, 2, 3):
+            raise ConfigError(
+                "an embedding head has 1, 2 or 3 layers", where=f"embedding.layers={self.layers}"
+            )

@@ -1,0 +1,247 @@
+"""The network every method trains: encoder, decoder, classifier and training-time heads."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pixelcontrast.core.errors import ConfigError, unknown_name
+from pixelcontrast.core.types import SegOutput
+from pixelcontrast.models.blocks import resize, size_of
+from pixelcontrast.models.decoders import DECODERS
+from pixelcontrast.models.encoder import Encoder
+from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pixelcontrast.models.config import EmbeddingConfig, ModelConfig
+
+
+def upsample_logits(
+    logits: Tensor, size: tuple[int, int], *, align_corners: bool = False
+) -> Tensor:
+    """Class scores (B, C, h, w) brought bilinearly to `size` (H, W), in float32."""
+    return resize(logits.float(), size, align_corners=align_corners)
+
+
+class Segmentor(nn.Module):
+    """Encoder, decoder and classifier, with an embedding head and an auxiliary head for training.
+
+    Images are RGB in 0..255, integer or float; normalisation happens inside with the buffers
+    `mean` and `std`, which travel with the weights.
+
+    Args:
+        config: the network.
+        num_classes: C.
+        embedding: the embedding head; None for a network without one.
+
+    Raises:
+        ConfigError: unknown encoder, decoder or tap, or an encoder that cannot be dilated.
+        CheckpointError: encoder weights that cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_classes: int,
+        *,
+        embedding: EmbeddingConfig | None = None,
+    ) -> None:
+        super().__init__()
+        if config.decoder not in DECODERS:
+            raise unknown_name("decoder", config.decoder, DECODERS)
+        kind = DECODERS[config.decoder]
+        self.config = config
+        self.num_classes = num_classes
+        self.align_corners = config.align_corners
+        self.encoder = Encoder(
+            config.encoder,
+            output_stride=config.output_stride or kind.default_stride,
+            pretrained=config.pretrained,
+            weights_file=config.weights_file,
+        )
+        self.register_buffer("mean", _colour(self.encoder.mean))
+        self.register_buffer("std", _colour(self.encoder.std))
+        self.decoder = kind(
+            self.encoder.channels,
+            self.encoder.strides,
+            width=config.decoder_channels,
+            align_corners=config.align_corners,
+        )
+        self.classifier = Classifier(self.decoder.channels, num_classes, config.dropout)
+        self.auxiliary_head = (
+            AuxiliaryHead(self.encoder.channels[-2], num_classes, config.dropout)
+            if config.auxiliary
+            else None
+        )
+        self.embedding_head: ProjectionHead | None = None
+        if embedding is not None:
+            self.tap, width = self._find_tap(embedding.tap or self.decoder.default_tap)
+            self.embedding_head = ProjectionHead(
+                width,
+                embedding.dim,
+                layers=embedding.layers,
+                hidden=embedding.hidden,
+                batch_norm=embedding.batch_norm,
+            )
+        if config.freeze:
+            self.encoder.requires_grad_(False)
+        self.train()
+
+    def _find_tap(self, name: str) -> tuple[str, int]:
+        widths = {
+            "encoder": self.encoder.channels[-1],
+            "features": self.decoder.channels,
+            **self.decoder.tap_channels,
+        }
+        if name not in widths:
+            raise unknown_name("embedding tap", name, widths)
+        return name, widths[name]
+
+    def forward(self, image: Tensor, *, embed: bool = False) -> SegOutput:
+        """One pass.
+
+        Args:
+            image: (B, 3, H, W) RGB in 0..255.
+            embed: also compute the embedding. Without it the embedding head costs nothing.
+
+        Returns:
+            Logits and features at the decoder's resolution, the encoder's stages, the embedding if
+            asked for, and the auxiliary logits in training mode.
+
+        Raises:
+            ConfigError: `embed` on a network without an embedding head.
+        """
+        stages = self.encoder(self.normalise(image))
+        decoded = self.decoder(stages)
+        embedding = None
+        if embed:
+            if self.embedding_head is None:
+                raise ConfigError(
+                    "this network has no embedding head",
+                    fix="build it with an EmbeddingConfig",
+                )
+            taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
+            embedding = self.embedding_head(taps[self.tap])
+        auxiliary: tuple[Tensor, ...] = ()
+        if self.auxiliary_head is not None and self.training:
+            auxiliary = (self.auxiliary_head(stages[-2]),)
+        return SegOutput(
+            logits=self.classifier(decoded.features),
+            features=decoded.features,
+            stages=stages,
+            embedding=embedding,
+            auxiliary=auxiliary,
+        )
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """RGB in 0..255 -> zero mean and unit variance, in the precision of the weights."""
+        scaled = (image.float() - self.mean.float()) / self.std.float()
+        return scaled.to(self.mean.dtype)
+
+    def idle_heads(self, output: SegOutput) -> Tensor:
+        """A zero attached to every head parameter that `output` did not use.
+
+        Added to the loss it gives each of them a zero gradient, which distributed training needs
+        in steps without a contrast term, at no cost of a forward pass.
+
+        Args:
+            output: what this step's forward pass returned.
+        """
+        idle: list[nn.Module | None] = []
+        if output.embedding is None:
+            idle.append(self.embedding_head)
+        if not output.auxiliary:
+            idle.append(self.auxiliary_head)
+        zero = output.logits.new_zeros((), dtype=torch.float32)
+        for head in idle:
+            if head is not None:
+                for parameter in head.parameters():
+                    zero = zero + 0.0 * parameter.float().sum()
+        return zero
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze:
+            self.encoder.eval()
+        return self
+
+    def parameter_groups(
+        self,
+        lr: float,
+        weight_decay: float,
+        *,
+        head_factor: float = 1.0,
+        decay_norm_and_bias: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups of the trainable parameters.
+
+        Args:
+            lr: rate of the encoder.
+            weight_decay: decay of all groups but those of norms and biases.
+            head_factor: rate of decoder and heads relative to the encoder's (10 in PiCo's
+                PASCAL-Context and COCO-Stuff configurations).
+            decay_norm_and_bias: whether vectors and scalars decay too, as in the SGD recipes of
+                the papers; AdamW recipes usually say no.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            part = "encoder" if name.startswith("encoder.") else "head"
+            decays = decay_norm_and_bias or parameter.ndim > 1
+            group = groups.setdefault(
+                part if decays else f"{part}_no_decay",
+                {
+                    "params": [],
+                    "lr": lr * (1.0 if part == "encoder" else head_factor),
+                    "weight_decay": weight_decay if decays else 0.0,
+                },
+            )
+            group["params"].append(parameter)
+        return [{"name": name, **group} for name, group in groups.items()]
+
+    def inference_copy(self) -> Segmentor:
+        """An independent copy in evaluation mode without embedding and auxiliary head."""
+        twin = copy.deepcopy(self)
+        twin.embedding_head = twin.auxiliary_head = None
+        twin.config = replace(self.config, auxiliary=False)
+        return twin.requires_grad_(False).eval()
+
+    def deploy(self) -> DeployedSegmentor:
+        """A module for export: images in, logits at the image's size out."""
+        return DeployedSegmentor(self.inference_copy())
+
+
+class DeployedSegmentor(nn.Module):
+    """A segmentor as one plain function: (B, 3, H, W) RGB in 0..255 -> (B, C, H, W) logits."""
+
+    def __init__(self, segmentor: Segmentor) -> None:
+        super().__init__()
+        self.segmentor = segmentor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at the image's size, in float32."""
+        logits = self.segmentor(image).logits
+        return upsample_logits(logits, size_of(image), align_corners=self.segmentor.align_corners)
+
+
+def build_segmentor(
+    config: ModelConfig, num_classes: int, *, embedding: EmbeddingConfig | None = None
+) -> Segmentor:
+    """The network of a configuration; see `Segmentor` for arguments and errors."""
+    return Segmentor(config, num_classes, embedding=embedding)
+
+
+def _colour(values: tuple[float, float, float]) -> Tensor:
+    """A colour in 0..1 as a (1, 3, 1, 1) tensor in 0..255."""
+    return 255.0 * torch.tensor(values).view(1, 3, 1, 1)

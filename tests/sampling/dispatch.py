@@ -1,0 +1,49 @@
+"""Counts the operations of a piece of code, and those that make the host wait for the device."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# What cannot return, or knows the size of its result, before the device has finished.
+FORCING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "nonzero_numpy",
+    "unique_dim",
+    "_unique",
+    "_unique2",
+    "unique_consecutive",
+    "unique_dim_consecutive",
+    "bincount",
+    "masked_select",
+    "equal",
+    "is_nonzero",
+    "repeat_interleave",
+    "histc",
+}
+
+
+class OpCount(TorchDispatchMode):
+    """While active, counts aten operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: Counter[str] = Counter()
+        self.forcing: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.ops[name] += 1
+        masks = name in {"index", "index_put", "index_put_"} and any(
+            t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]
+        )
+        if name in FORCING or masks:
+            self.forcing[name] += 1
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def total(self) -> int:
+        return sum(self.ops.values())

@@ -10,6 +10,7 @@ from pixelcontrast.models.segmentor import (
     build_segmentor,
     upsample_logits,
 )
+from pixelcontrast.models.weights import load_model, load_state, load_weights, save_model
 
 __all__ = [
     "DECODERS",
@@ -24,5 +25,9 @@ __all__ = [
     "ProjectionHead",
     "Segmentor",
     "build_segmentor",
+    "load_model",
+    "load_state",
+    "load_weights",
+    "save_model",
     "upsample_logits",
 ]

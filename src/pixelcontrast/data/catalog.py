@@ -1,0 +1,119 @@
+"""Every data layout the project knows, and the one function that opens them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelcontrast.core.errors import DataError, unknown_name
+from pixelcontrast.data import camvid, folder
+from pixelcontrast.data.dataset import SegDataset
+from pixelcontrast.data.problems import raise_on_errors
+from pixelcontrast.data.splits import read_split
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way a data set may lie on disk."""
+
+    about: str
+    """One line for lists and messages."""
+    recognise: Callable[[Path], bool]
+    """Whether a folder has this layout; looks at names only."""
+    open: Callable[[Path, Mapping[str, tuple[str, ...]]], SegDataset]
+    """Lists a folder; the second argument replaces splits."""
+
+
+DATASETS: Mapping[str, Layout] = {
+    "camvid": Layout(
+        "CamVid as in the SegNet tutorial: train/ trainannot/ train.txt ...",
+        camvid.is_tutorial_layout,
+        camvid.list_tutorial_layout,
+    ),
+    "camvid32": Layout(
+        f"CamVid as published, 32 colours: {camvid.RAW}/ {camvid.LABELS}/",
+        camvid.is_original_layout,
+        camvid.list_original_layout,
+    ),
+    "folder": Layout(
+        "your own: images/ with optional masks/ (same names), dataset.yaml, splits/*.txt",
+        folder.is_contract_folder,
+        folder.list_contract_folder,
+    ),
+    "images": Layout(
+        "images without masks, directly in the folder",
+        folder.is_image_folder,
+        folder.list_image_folder,
+    ),
+}
+"""Layout name -> layout, in the order in which they are tried."""
+
+
+def recognise(root: str | Path) -> str:
+    """The name of the layout that `root` has.
+
+    Raises:
+        DataError: when the folder does not exist or has none of the layouts.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError("the data folder does not exist", where=root.absolute())
+    for name, layout in DATASETS.items():
+        if layout.recognise(root):
+            return name
+    looked = "\n".join(f"    {name:9} {layout.about}" for name, layout in DATASETS.items())
+    held = sorted(path.name for path in root.iterdir())
+    shown = ", ".join(held[:8]) + (", ..." if len(held) > 8 else "") if held else "nothing"
+    raise DataError(
+        f"the folder has none of the known layouts; it holds {shown}",
+        where=root.absolute(),
+        fix=f"arrange it as one of\n{looked}",
+    )
+
+
+def open_dataset(
+    root: str | Path,
+    name: str = "auto",
+    *,
+    splits: Mapping[str, str | Path | Sequence[str]] | None = None,
+    strict: bool = True,
+) -> SegDataset:
+    """The data set in a folder; files are listed, and only masks without class names are read.
+
+    Args:
+        root: the folder.
+        name: a key of `DATASETS`, or `auto` to recognise the layout.
+        splits: replaces splits: name -> ids, or a text file (absolute, or below the current
+            folder, `root` or `root/splits`).
+        strict: raise on errors found while listing; otherwise they stay in `problems`.
+
+    Raises:
+        DataError: when the folder has no known layout or no images, or, if `strict`, any error.
+        ConfigError: when `name` is unknown.
+    """
+    root = Path(root).expanduser()
+    if name != "auto" and name not in DATASETS:
+        raise unknown_name("data set", name, ["auto", *DATASETS])
+    layout = DATASETS[recognise(root) if name == "auto" else name]
+    if not root.is_dir():
+        raise DataError("the data folder does not exist", where=root.absolute())
+    replaced = {split: _ids(given, root) for split, given in (splits or {}).items()}
+    dataset = layout.open(root, replaced)
+    if not dataset.samples:
+        raise DataError("no images found", where=root.absolute(), fix=f"expected: {layout.about}")
+    if strict:
+        raise_on_errors(dataset.problems, root.absolute())
+    return dataset
+
+
+def _ids(given: str | Path | Sequence[str], root: Path) -> tuple[str, ...]:
+    if not isinstance(given, (str, Path)):
+        return tuple(given)
+    places = [Path(given).expanduser(), root / given, root / "splits" / given]
+    for place in places:
+        if place.is_file():
+            return read_split(place)
+    raise DataError(
+        f"no split file {str(given)!r}", where=" or ".join(str(place) for place in places)
+    )

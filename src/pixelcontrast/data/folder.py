@@ -1,0 +1,173 @@
+"""The folder contract: `images/`, optional `masks/`, `dataset.yaml` and `splits/*.txt`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pixelcontrast.core.errors import DataError
+from pixelcontrast.data.dataset import MAX_CLASSES, DatasetInfo, Sample, SegDataset
+from pixelcontrast.data.description import info_from_description, read_description
+from pixelcontrast.data.labels import stored_keys
+from pixelcontrast.data.problems import Problem, error, warning
+from pixelcontrast.data.reading import IMAGE_SUFFIXES, read_stored_mask
+from pixelcontrast.data.splits import complete_splits, listed_splits, read_split
+
+Splits = Mapping[str, tuple[str, ...]]
+
+DESCRIPTION = "dataset.yaml"
+
+
+def is_contract_folder(root: Path) -> bool:
+    """Whether `root` has an `images` folder."""
+    return (root / "images").is_dir()
+
+
+def is_image_folder(root: Path) -> bool:
+    """Whether images lie directly in `root`."""
+    return any(_is_image(path) for path in root.iterdir())
+
+
+def list_contract_folder(root: Path, splits: Splits) -> SegDataset:
+    """The data set in a folder that follows the contract; `splits` replace listed ones."""
+    images, doubled = _by_id(root / "images")
+    masks, doubled_masks = _by_id(root / "masks")
+    problems = [_duplicate(kept, other) for kept, other in doubled + doubled_masks]
+    problems += _orphans(images, masks, root)
+    samples = tuple(Sample(i, path, masks.get(i)) for i, path in images.items())
+    files = {path.stem: path for path in sorted((root / "splits").glob("*.txt"))}
+    listed = {name: read_split(path) for name, path in files.items()}
+    return assemble(
+        root, _describe(root, samples, problems), samples, listed, splits, problems, files
+    )
+
+
+def list_image_folder(root: Path, splits: Splits) -> SegDataset:
+    """Images without any masks, directly in a folder."""
+    images, doubled = _by_id(root)
+    problems = [_duplicate(kept, other) for kept, other in doubled]
+    samples = tuple(Sample(i, path) for i, path in images.items())
+    return assemble(root, _describe(root, samples, problems), samples, {}, splits, problems)
+
+
+def assemble(
+    root: Path,
+    info: DatasetInfo,
+    samples: tuple[Sample, ...],
+    listed: Mapping[str, tuple[str, ...]],
+    replaced: Splits,
+    problems: list[Problem],
+    files: Mapping[str, Path] | None = None,
+) -> SegDataset:
+    """A data set with its splits matched and completed.
+
+    Args:
+        root: the folder.
+        info: its description.
+        samples: its images.
+        listed: splits found in files.
+        replaced: splits given by the caller; a new `labeled` also sets aside a listed `unlabeled`.
+        problems: findings so far.
+        files: the file of each listed split, for messages.
+    """
+    if "labeled" in replaced:
+        listed = {name: ids for name, ids in listed.items() if name != "unlabeled"}
+    where = {name: path for name, path in (files or {}).items() if name not in replaced}
+    matched, found = listed_splits(samples, {**listed, **replaced}, where)
+    complete, added = complete_splits(samples, matched)
+    return SegDataset(info, root, samples, complete, (*problems, *found, *added))
+
+
+def _describe(root: Path, samples: tuple[Sample, ...], problems: list[Problem]) -> DatasetInfo:
+    path = root / DESCRIPTION
+    found = read_description(path) if path.exists() else {}
+    if "classes" not in found:
+        masks = [sample.mask for sample in samples if sample.mask is not None]
+        found["classes"] = _infer_classes(masks, found.get("ignore_index", 255), problems)
+    return info_from_description(found, root.resolve().name, path)
+
+
+def _infer_classes(masks: list[Path], ignore: int, problems: list[Problem]) -> tuple[str, ...]:
+    """Names for the classes 0..max of the stored values, when nobody has named them."""
+    seen = np.zeros(65536, bool)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for values in pool.map(_stored_values, masks):
+            seen[values] = True
+    seen[ignore] = False
+    highest = int(np.flatnonzero(seen).max(initial=-1))
+    count = min(highest + 1, MAX_CLASSES, ignore)
+    if count:
+        problems.append(
+            warning(
+                "classes-inferred",
+                f"{count} classes were inferred from the values 0..{count - 1} of the masks",
+                fix=f"name them in {DESCRIPTION}, for example classes: [background, road, ...]",
+            )
+        )
+    return tuple(f"class_{i}" for i in range(count))
+
+
+def _stored_values(path: Path) -> np.ndarray:
+    # Damaged and coloured masks are reported by `check_dataset`, each with its remedy.
+    try:
+        keys = stored_keys(read_stored_mask(path), DatasetInfo("unknown", ()))
+    except DataError:
+        return np.zeros(0, np.int64)
+    if keys.ndim == 3:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.bincount(np.clip(keys, 0, 65535).ravel()))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for name in sorted(names) if _is_image(path := Path(place, name)))
+
+
+def _by_id(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, Path]]]:
+    """Id -> file below `folder`, and pairs of files that share an id (the first one is kept)."""
+    found: dict[str, Path] = {}
+    doubled = []
+    for path in _walk(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            doubled.append((found[name], path))
+        else:
+            found[name] = path
+    return found, doubled
+
+
+def _duplicate(kept: Path, other: Path) -> Problem:
+    return error(
+        "duplicate-id",
+        f"has the same id as {kept.name}",
+        file=other,
+        fix="rename or remove one: the path without suffix must be unique",
+    )
+
+
+def _orphans(images: Mapping[str, Path], masks: Mapping[str, Path], root: Path) -> list[Problem]:
+    orphans = {i: path for i, path in masks.items() if i not in images}
+    if not orphans:
+        return []
+    fix = "give the mask the path of its image, without suffix, or remove it"
+    first = next(iter(orphans))
+    near = [i for i in images if first.startswith(i) and i]
+    if near:
+        tail = first[len(max(near, key=len)) :]
+        fix = f"mask names end with {tail!r}: remove that, so that both names are the same"
+    if len(orphans) == len(masks):
+        message = f"none of the {len(masks)} masks belongs to an image, for example {first}"
+        return [error("orphan-mask", message, file=root / "masks", fix=fix)]
+    return [
+        warning("orphan-mask", "no image belongs to this mask", file=path, fix=fix)
+        for path in orphans.values()
+    ]

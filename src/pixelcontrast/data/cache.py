@@ -61,7 +61,7 @@ def open_reader(
         return MemoryCache(plain, masks=masks)
     if cache == "disk":
         if folder is None:
-            raise ConfigError("the disk cache has no folder", fix="set loader.cache_folder")
+            raise ConfigError("the disk cache has no folder", fix="set data.cache_folder")
         return DiskCache(plain, folder)
     return plain
 
@@ -153,7 +153,7 @@ def _require_memory(total: int) -> None:
     if free is not None and total > 0.8 * free:
         raise ConfigError(
             f"the decoded images need {total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free",
-            fix="use loader.cache=disk or loader.cache=none",
+            fix="use data.cache=disk or data.cache=none",
         )
 
 

@@ -19,7 +19,7 @@ from pixelcontrast.data.cache import FileReader, Reader
 from pixelcontrast.data.colour import ColourConfig, apply_colour, draw_colour
 from pixelcontrast.data.dataset import DatasetInfo, Sample
 from pixelcontrast.data.sampler import Draw
-from pixelcontrast.data.views import ViewConfig, draw_view, valid_map
+from pixelcontrast.data.views import ViewConfig, draw_view, inside_boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TrainPart:
         height, width = self.image.shape[-2:]
         return Batch(
             image=self.image,
-            valid=valid_map(self.boxes, (height, width)),
+            valid=inside_boxes(self.boxes, (height, width)),
             index=self.index,
             ids=self.ids,
             geometry=self.geometry,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
@@ -33,7 +32,6 @@ from pixelcontrast.data.views import ViewConfig
 __all__ = [
     "BatchLoader",
     "EvalBatch",
-    "LoaderConfig",
     "Stream",
     "build_eval_loader",
     "build_train_loader",
@@ -42,28 +40,6 @@ __all__ = [
 ]
 
 T = TypeVar("T", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class LoaderConfig:
-    """How images reach the network."""
-
-    batch_size: int = 8
-    """Images in one step of one stream, over all processes."""
-    workers: int | Literal["auto"] = "auto"
-    """Loading processes for each loader; 0 loads in the training process."""
-    cache: CacheKind = "none"
-    """Where decoded training images are kept."""
-    cache_folder: Path | None = None
-    """Folder of the disk cache; it can be shared by runs and deleted between them."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"loader.batch_size = {self.batch_size}", fix="use 1 or more")
-        if self.workers != "auto" and self.workers < 0:
-            raise ConfigError(f"loader.workers = {self.workers}", fix="use 'auto', 0 or more")
-        if self.cache == "disk" and self.cache_folder is None:
-            raise ConfigError("the disk cache has no folder", fix="set loader.cache_folder")
 
 
 class BatchLoader(DataLoader[T], Generic[T]):
@@ -141,7 +117,7 @@ def build_train_loader(
     if cache == "memory" and processes and _start_method() != "fork":
         raise ConfigError(
             "this system cannot share the memory cache between loading processes",
-            fix="use loader.cache=disk or loader.workers=0",
+            fix="use data.cache=disk or data.workers=0",
         )
     reader = open_reader(samples, info, cache=cache, folder=cache_folder, masks=stream.labelled)
     dataset = TrainDataset(
@@ -208,6 +184,8 @@ def resolve_workers(workers: int | Literal["auto"], world_size: int = 1) -> int:
     it; else all processes are taken to be here).
     """
     if workers != "auto":
+        if workers < 0:
+            raise ConfigError(f"data.workers = {workers}", fix="use 'auto', 0 or more")
         return workers
     try:
         cores = len(os.sched_getaffinity(0))

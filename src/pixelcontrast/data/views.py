@@ -259,8 +259,8 @@ def _fill_outside(out: Image, geometry: Geometry, value: int | tuple[int, int, i
     out[:, right:] = value
 
 
-def valid_map(boxes: Tensor, size: Size) -> Tensor:
-    """(B, H, W) bool, true inside the boxes (B, 4) of `Geometry.valid_box`."""
+def inside_boxes(boxes: Tensor, size: Size) -> Tensor:
+    """(B, H, W) bool, true inside boxes (B, 4) of (top, bottom, left, right), ends excluded."""
     rows = torch.arange(size[0], device=boxes.device)
     columns = torch.arange(size[1], device=boxes.device)
     top, bottom, left, right = (edge[:, None] for edge in boxes.unbind(1))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from pixelcontrast.core.errors import DataError
-from pixelcontrast.core.types import Batch
 from pixelcontrast.evaluation.confusion import ConfusionMatrix
 from pixelcontrast.evaluation.inference import InferenceConfig, SegModel, predict_labels
 from pixelcontrast.evaluation.scores import SegScores
@@ -47,6 +46,22 @@ class Evaluation:
         return tuple(sorted(scored, key=lambda image: (image.miou, image.id))[:count])
 
 
+class LabelledImages(Protocol):
+    """Whole images of equal size with their ground truth, as the evaluation loader yields them."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) uint8 RGB."""
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, H, W) class ids or the ignore index."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the images."""
+
+
 OnImage: TypeAlias = Callable[[ImageScore, Tensor, Tensor, Tensor], None]
 """Called with score, image (3, H, W), ground truth (H, W) and labels (H, W) of each image."""
 
@@ -54,7 +69,7 @@ OnImage: TypeAlias = Callable[[ImageScore, Tensor, Tensor, Tensor], None]
 @torch.no_grad()
 def evaluate(
     model: SegModel,
-    batches: Iterable[Batch],
+    batches: Iterable[LabelledImages],
     *,
     num_classes: int,
     ignore_index: int = 255,
@@ -67,7 +82,7 @@ def evaluate(
 
     Args:
         model: see `SegModel`; in evaluation mode.
-        batches: labelled batches; padding (outside `valid`) is not counted.
+        batches: labelled batches; padding carries the ignore index.
         num_classes: C.
         ignore_index: label that is left out.
         config: None for one pass over the whole image.
@@ -88,7 +103,7 @@ def evaluate(
                 where=", ".join(batch.ids),
                 fix="evaluate on a split whose images all have masks",
             )
-        target = batch.mask.masked_fill(~batch.valid, ignore_index).to(device)
+        target = batch.mask.to(device)
         image = batch.image.to(device)
         labels, _ = predict_labels(model, image, config)
         for i, name in enumerate(batch.ids):

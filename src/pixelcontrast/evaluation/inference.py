@@ -74,28 +74,20 @@ def predict_probabilities(
         (B, C, H, W) float32, sums to 1 over C.
     """
     config = config or InferenceConfig()
-    size = (image.shape[-2], image.shape[-1])
+    size = _size(image)
     total: Tensor | None = None
     for scale in config.scales:
         view = _resized(image, scale)
-        grid = size if config.mode == "whole" else (view.shape[-2], view.shape[-1])
-        target = total if grid == size else None
-        for flipped in (False, True) if config.flip else (False,):
-            for rows, columns, piece in _pieces(model, view, flipped, grid, config):
-                if target is None:
-                    target = piece.new_zeros((*piece.shape[:2], *grid))
-                target[:, :, rows, columns] += piece
-        if target is None:
-            raise ValueError(f"an image of shape {tuple(image.shape)} has no pixels")
+        grid = size if config.mode == "whole" else _size(view)
         if grid == size:
-            total = target
+            total = _add_passes(model, view, grid, config, total)
             continue
+        scaled = _add_passes(model, view, grid, config, None)
         if total is None:
-            total = target.new_zeros((*target.shape[:2], *size))
-        for rows, band in upsampled_rows(target, size):
+            total = scaled.new_zeros((*scaled.shape[:2], *size))
+        for rows, band in upsampled_rows(scaled, size):
             total[:, :, rows] += band
-    if total is None:
-        raise ValueError("no scale was run")
+    assert total is not None  # the configuration holds at least one scale
     return total.div_(len(config.scales) * (2 if config.flip else 1))
 
 
@@ -117,7 +109,7 @@ def predict_labels(
         Labels (B, H, W), uint8 up to 255 classes, else int16; confidence (B, H, W) float32 in 0..1.
     """
     config = config or InferenceConfig()
-    size = (image.shape[-2], image.shape[-1])
+    size = _size(image)
     one_pass = config.mode == "whole" and len(config.scales) == 1 and not config.flip
     if one_pass:
         logits = _logits(model, _resized(image, config.scales[0]))
@@ -134,6 +126,23 @@ def predict_labels(
             (band - best[:, None]).exp_().sum(dim=1).reciprocal_() if one_pass else best
         )
     return labels, confidence
+
+
+def _add_passes(
+    model: SegModel,
+    view: Tensor,
+    grid: tuple[int, int],
+    config: InferenceConfig,
+    total: Tensor | None,
+) -> Tensor:
+    """Adds the probabilities of one scale, plain and mirrored, to `total` (B, C, *grid)."""
+    for flipped in (False, True) if config.flip else (False,):
+        for rows, columns, piece in _pieces(model, view, flipped, grid, config):
+            if total is None:
+                total = piece.new_zeros((*piece.shape[:2], *grid))
+            total[:, :, rows, columns] += piece
+    assert total is not None  # every pass yields at least one piece
+    return total
 
 
 def _pieces(
@@ -203,8 +212,15 @@ def _logits(model: SegModel, image: Tensor) -> Tensor:
     return output.logits if isinstance(output, SegOutput) else output
 
 
-def _resized(image: Tensor, scale: float) -> Tensor:
+def _size(image: Tensor) -> tuple[int, int]:
     height, width = image.shape[-2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"an image of shape {tuple(image.shape)} has no pixels")
+    return height, width
+
+
+def _resized(image: Tensor, scale: float) -> Tensor:
+    height, width = _size(image)
     size = (max(1, round(scale * height)), max(1, round(scale * width)))
     if size == (height, width):
         return image

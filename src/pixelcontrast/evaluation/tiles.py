@@ -27,8 +27,9 @@ def upsampled_rows(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Bands of `logits` upsampled bilinearly to `size`, top to bottom.
 
-    Each band equals the same rows of `torch.nn.functional.interpolate(logits, size, ...)`: columns
-    go through that function, rows are blended in its order of operations.
+    Each band equals the same rows of `torch.nn.functional.interpolate(logits, size, ...)` up to the
+    rounding of float32: columns go through that function, rows are blended in its own order of
+    operations, so that most sizes come out identical to the bit.
 
     Args:
         logits: (B, C, h, w), any floating type; bands are float32.

@@ -1,1 +1,40 @@
-"""TODO."""
+"""The command line: one file a verb. torch and Lightning are imported inside the verbs only."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from pixelcontrast.cli import data, doctor, evaluate, export, listing, predict, report, show, train
+from pixelcontrast.core.errors import PixelContrastError
+
+app = typer.Typer(
+    name="pixelcontrast",
+    help="Train semantic segmentation networks by pixel contrast when labels are few.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.add_typer(data.app, name="data")
+app.command("list")(listing.list_names)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; user errors are printed plainly and give a non-zero exit status."""
+    try:
+        app()
+    except PixelContrastError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

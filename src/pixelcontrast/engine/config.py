@@ -50,10 +50,13 @@ class DataConfig:
     None: all that have one."""
     labeled_seed: int = 0
     """Seed of the choice when `labeled` is a count or a fraction."""
-    workers: int = 2
-    """Processes that read and augment images; 0 reads in the main process."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes per stream that read and augment images; 0 reads in the main process; `auto`
+    leaves one core to training and takes at most 8."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Keep decoded images, so that PNG and JPEG decoding is paid once."""
+    cache_folder: Path | None = None
+    """Folder of the disk cache; runs can share it, and it can be deleted between them."""
     check: bool = True
     """Read every mask before the first step."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)

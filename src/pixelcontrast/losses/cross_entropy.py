@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
+
+from pixelcontrast.core.distributed import mean_over_ranks
 
 
 def segmentation_cross_entropy(
@@ -32,7 +34,8 @@ def segmentation_cross_entropy(
         align_corners: grid convention of the up-sampling.
 
     Returns:
-        A float32 scalar. A batch without any labelled pixel gives a zero attached to the graph.
+        A float32 scalar; on several processes the share of this one in the mean over all. A batch
+        without any labelled pixel gives a zero attached to the graph.
     """
     target = mask.long()
     scores = logits.float()
@@ -51,8 +54,7 @@ def segmentation_cross_entropy(
     per_pixel = kept.float()
     if weights is not None:
         per_pixel = per_pixel * weights[target.clamp(0, weights.numel() - 1)]
-    # The floor only matters when nothing is labelled: 0 / tiny = 0, attached to the graph.
-    return (losses * kept).sum() / per_pixel.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return mean_over_ranks((losses * kept).sum(), per_pixel.sum())
 
 
 def _hard_pixels(

@@ -21,7 +21,7 @@ from pixelcontrast.core.teacher import Teacher
 from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.data.loaders import Stream
 from pixelcontrast.methods.finite import FiniteWatch
-from pixelcontrast.methods.optim import OptimConfig, build_optimizer
+from pixelcontrast.methods.optim import OptimConfig, build_optimizer, build_schedule
 
 if TYPE_CHECKING:
     from pixelcontrast.models import EmbeddingConfig, Segmentor
@@ -63,7 +63,7 @@ class Method(LightningModule, ABC):
         self.task = task
         self.optim = optim or OptimConfig()
         self.ema = None if task.ema_decay is None else Teacher(segmentor, decay=task.ema_decay)
-        self.step = 0
+        self.batch_index = 0
         self.latest: LossReport | None = None
         self.finite = FiniteWatch()
 
@@ -95,8 +95,11 @@ class Method(LightningModule, ABC):
         return list(self.predictors().values())[-1]
 
     def random(self, purpose: str) -> torch.Generator:
-        """A generator for one purpose in this step: a pure function of seed, step and rank."""
-        return generator_for(self.device, self.task.seed, purpose, self.step, rank())
+        """A generator for one purpose in this step: a pure function of the seed and the position.
+
+        All processes get the same numbers; add the rank to `purpose` where they must differ.
+        """
+        return generator_for(self.device, self.task.seed, purpose, self.batch_index)
 
     # Lightning's hooks
 
@@ -104,10 +107,10 @@ class Method(LightningModule, ABC):
         """Computes the losses of one batch and keeps the report for the logs."""
         # Dropout draws from the global generator; seeding it by position makes resume exact.
         torch.manual_seed(seed_for(self.task.seed, "step", batch_idx, rank()))
-        self.step = batch_idx
+        self.batch_index = batch_idx
         report = self.losses(batch)
         ids = tuple(name for stream in batch.values() for name in stream.ids)
-        self.finite.watch(batch_idx, report.terms, ids)
+        self.finite.watch(self.global_step, report.terms, ids)
         self.latest = LossReport(
             {name: term.detach() for name, term in report.terms.items()}, report.stats
         )
@@ -122,14 +125,21 @@ class Method(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Encoder and heads in groups of their own, with the schedule stepped every step."""
+        config = self.optim
         groups = self.segmentor.parameter_groups(
-            head_factor=self.optim.head_factor, decay_norm=self.optim.decay_norm
+            config.lr,
+            config.weight_decay,
+            head_factor=config.head_factor,
+            decay_norm_and_bias=config.decay_norm,
         )
-        extra = [
-            p
-            for name, p in self.named_parameters()
-            if not name.startswith(("segmentor.", "ema.")) and p.requires_grad
+        own = [
+            parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith(("segmentor.", "ema."))
         ]
-        groups.append({"params": extra, "lr_factor": self.optim.head_factor, "decay": True})
-        optimizer, schedule = build_optimizer(groups, self.optim, self.task.total_steps)
+        if own:
+            rate = config.lr * config.head_factor
+            groups.append({"params": own, "lr": rate, "weight_decay": config.weight_decay})
+        optimizer = build_optimizer(groups, config)
+        schedule = build_schedule(optimizer, config, self.task.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

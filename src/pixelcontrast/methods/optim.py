@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +47,16 @@ def learning_rate_factor(step: int, total: int, config: OptimConfig) -> float:
 
 
 def build_optimizer(
-    groups: Iterable[dict[str, Any]], config: OptimConfig, total_steps: int
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The optimiser over parameter groups and its schedule, to be stepped once per step.
-
-    Args:
-        groups: each with `params`, `lr_factor` and `decay` (bool).
-        config: the settings.
-        total_steps: optimiser steps of the whole run.
-    """
-    settings = [
-        {
-            "params": group["params"],
-            "lr": config.lr * group["lr_factor"],
-            "weight_decay": config.weight_decay if group["decay"] else 0.0,
-        }
-        for group in groups
-        if group["params"]
-    ]
-    optimizer: torch.optim.Optimizer
+    groups: list[dict[str, Any]], config: OptimConfig
+) -> torch.optim.Optimizer:
+    """The optimiser over parameter groups that carry their own `lr` and `weight_decay`."""
     if config.name == "sgd":
-        optimizer = torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum)
-    else:
-        optimizer = torch.optim.AdamW(settings, lr=config.lr, betas=config.betas)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
-    return optimizer, schedule
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, total_steps: int
+) -> LambdaLR:
+    """The schedule, to be stepped once per optimiser step."""
+    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))

@@ -18,12 +18,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from pixelcontrast.core.distributed import all_reduce_sum, gather_rows, rank, world_size
+from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.losses import pixel_info_nce
 from pixelcontrast.methods.base import Method
 from pixelcontrast.methods.segmentation import SegmentationLoss, SegmentationLossConfig
 from pixelcontrast.models import EmbeddingConfig
-from pixelcontrast.sampling import AnchorSample, gather_pixels, resize_labels, sample_anchors
+from pixelcontrast.sampling import AnchorSample, gather_pixels, sample_anchors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +77,33 @@ class PiCo(Method):
         """L = L_CE + lambda L_NCE."""
         labeled = batch["labeled"]
         assert labeled.mask is not None  # the stream is a labelled one
-        contrasting = self.step >= self.config.warmup_steps
-        output = self.segmentor(labeled.image, embed=True)
-        assert output.embedding is not None  # asked for
+        contrasting = self.global_step >= self.config.warmup_steps
+        output = self.segmentor(labeled.image, embed=contrasting)
         terms = self.segmentation(output, labeled.mask)
-        if not contrasting:
-            # Heads stay in the graph, so that every process reduces the same gradients.
-            terms["contrast"] = 0.0 * output.embedding.float().sum()
+        if output.embedding is None:
+            terms["contrast"] = self.segmentor.idle_heads(output)
             return LossReport(terms, {})
-        anchors = self._anchors(output, labeled.mask)
-        embedding = gather_pixels(output.embedding, anchors.index)
+        anchors = self._anchors(output, output.embedding, labeled.mask)
+        embedding = gather_shared_pixels(output.embedding, anchors.index)
         terms["contrast"] = self.config.weight * self._contrast(embedding, anchors)
         return LossReport(terms, self._statistics(embedding, anchors))
 
-    def _anchors(self, output: SegOutput, mask: Tensor) -> AnchorSample:
-        """Segmentation-aware hard anchors: balanced over classes, half of them mispredicted."""
-        assert output.embedding is not None
-        size = output.embedding.shape[-2:]
-        scores = output.logits.detach()
+    @torch.no_grad()
+    def _anchors(self, output: SegOutput, embedding: Tensor, mask: Tensor) -> AnchorSample:
+        """Segmentation-aware hard anchors: balanced over classes, half of them mispredicted.
+
+        The small label and prediction maps of all processes are gathered and sampled alike
+        everywhere, so that k processes choose what one process with all images would choose.
+        """
+        size = (embedding.shape[-2], embedding.shape[-1])
+        scores = output.logits
         if scores.shape[-2:] != size:
-            scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+            scores = F.interpolate(
+                scores, size=size, mode="bilinear", align_corners=self.segmentor.align_corners
+            )
         return sample_anchors(
-            resize_labels(mask, size),
-            scores.argmax(1),
+            gather_rows(resize_labels(mask, size), same_rows=True),
+            gather_rows(scores.argmax(1), same_rows=True),
             num_classes=self.task.num_classes,
             ignore_index=self.task.ignore_index,
             max_anchors=self.config.max_anchors,
@@ -108,23 +114,25 @@ class PiCo(Method):
         )
 
     def _contrast(self, embedding: Tensor, anchors: AnchorSample) -> Tensor:
-        """L_NCE of the anchors against each other, over all images of the batch."""
-        labels = torch.where(anchors.valid, anchors.labels, self.task.ignore_index)
-        return pixel_info_nce(
+        """L_NCE of the anchors against each other, over all images of the batch (equation 3)."""
+        loss = pixel_info_nce(
             embedding,
-            labels,
+            anchors.labels,
             temperature=self.config.temperature,
             base_temperature=self.config.base_temperature,
             ignore_index=self.task.ignore_index,
         )
+        # Every process holds the whole loss but only the gradient of its own pixels, and
+        # DistributedDataParallel averages: scale the gradient, not the value.
+        return loss + (world_size() - 1) * (loss - loss.detach())
 
     @torch.no_grad()
     def _statistics(self, embedding: Tensor, anchors: AnchorSample) -> dict[str, Tensor]:
         """What the contrast does: how many anchors, how hard, how similar."""
         valid = anchors.valid.float()
         count = valid.sum().clamp_min(1.0)
-        onehot = F.one_hot(anchors.labels.clamp(0, self.task.num_classes - 1), self.task.num_classes)
-        member = onehot.float() * valid[:, None]
+        labels = anchors.labels.clamp(0, self.task.num_classes - 1)
+        member = F.one_hot(labels, self.task.num_classes).float() * valid[:, None]
         sums = member.T @ embedding.float()
         sizes = member.sum(0)
         same = (sums.square().sum(1) - sizes).sum()
@@ -138,3 +146,25 @@ class PiCo(Method):
             "positive_similarity": same / same_pairs.clamp_min(1.0),
             "negative_similarity": (every - same) / (every_pairs - same_pairs).clamp_min(1.0),
         }
+
+
+def gather_shared_pixels(embedding: Tensor, index: Tensor) -> Tensor:
+    """Embeddings at flat positions over the images of all processes, equal on every process.
+
+    The gradient reaches only the pixels of this process.
+
+    Args:
+        embedding: (B, D, h, w) of this process.
+        index: (N,) positions in the images of all processes, in rank order.
+
+    Returns:
+        (N, D).
+    """
+    if world_size() == 1:
+        return gather_pixels(embedding, index)
+    batch, _, height, width = embedding.shape
+    pixels = batch * height * width
+    local = index - rank() * pixels
+    mine = (local >= 0) & (local < pixels)
+    own = gather_pixels(embedding, local.clamp(0, pixels - 1)) * mine[:, None]
+    return own + (all_reduce_sum(own) - own.detach())

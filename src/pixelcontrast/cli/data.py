@@ -1,0 +1,107 @@
+"""`pixelcontrast data`: look at a data set, check it, split it, make one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixelcontrast.core.errors import ConfigError, DataError
+
+app = typer.Typer(
+    help="Look at a data set, check it, split it, or make one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Root = Annotated[Path, typer.Argument(help="Folder of the data set.")]
+Name = Annotated[str, typer.Option(help="Layout; auto recognises it.")]
+
+
+@app.command()
+def check(
+    root: Root,
+    name: Name = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not text.")] = False,
+) -> None:
+    """Read every image and mask and list all problems."""
+    import json
+
+    from pixelcontrast.data import check_dataset, open_dataset
+
+    report = check_dataset(open_dataset(root, name))
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.text())
+    if report.errors:
+        raise DataError(f"{len(report.errors)} errors", where=root)
+
+
+@app.command()
+def info(root: Root, name: Name = "auto") -> None:
+    """Show classes, sizes, rare classes and how much is unlabelled."""
+    from pixelcontrast.data import check_dataset, open_dataset
+
+    dataset = open_dataset(root, name)
+    report = check_dataset(dataset)
+    typer.echo(f"{dataset.info.name} at {dataset.root.absolute()}")
+    for split, ids in dataset.splits.items():
+        typer.echo(f"  {split}: {len(ids)} images")
+    typer.echo(report.stats.table(dataset.info))
+
+
+@app.command()
+def split(
+    root: Root,
+    name: Name = "auto",
+    fraction: Annotated[float | None, typer.Option(help="Share of the training images.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of training images.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the lists [ROOT/splits].")] = None,
+) -> None:
+    """Choose labelled images at random so that every class occurs, and list the rest."""
+    if (fraction is None) == (count is None):
+        raise ConfigError("give either --fraction or --count")
+
+    from pixelcontrast.data import complement, count_classes, make_split, open_dataset, write_split
+
+    dataset = open_dataset(root, name)
+    chosen = make_split(
+        dataset, count_classes(dataset), fraction=fraction, count=count, seed=seed
+    )
+    rest = complement(dataset, chosen)
+    folder = out or dataset.root / "splits"
+    for one in (chosen, rest):
+        write_split(folder / f"{one.name}.txt", one.ids)
+        typer.echo(f"{one.name}: {len(one.ids)} images, sha256 {one.sha256[:12]}  {folder}/{one.name}.txt")
+    if chosen.uncovered:
+        typer.echo(f"classes in no labelled image: {', '.join(chosen.uncovered)}")
+
+
+@app.command()
+def make(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    train: Annotated[int, typer.Option(help="Training images.")] = 200,
+    val: Annotated[int, typer.Option(help="Validation images.")] = 50,
+    test: Annotated[int, typer.Option(help="Test images.")] = 50,
+    labeled: Annotated[int | None, typer.Option(help="Training images with masks [all].")] = None,
+    size: Annotated[str, typer.Option(help="Height x width.")] = "96x128",
+    seed: Annotated[int, typer.Option(help="Seed of the pictures.")] = 0,
+    hard: Annotated[bool, typer.Option("--hard", help="More confusable classes.")] = False,
+) -> None:
+    """Make the generated data set `scenes` as a folder of images and masks."""
+    height, _, width = size.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ConfigError(f"cannot read --size {size!r}", fix="write 96x128")
+
+    from pixelcontrast.data import make_scenes
+
+    made = make_scenes(
+        out,
+        train=train,
+        val=val,
+        test=test,
+        labeled=labeled,
+        size=(int(height), int(width)),
+        seed=seed,
+        hard=hard,
+    )
+    typer.echo(str(made))

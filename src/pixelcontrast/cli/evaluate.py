@@ -1,0 +1,48 @@
+"""`pixelcontrast eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixelcontrast.core.errors import ConfigError
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    split: Annotated[str | None, typer.Option(help="Split to score [the validation split].")] = None,
+    data: Annotated[Path | None, typer.Option(help="Another data set folder.")] = None,
+    scales: Annotated[str, typer.Option(help="Image sizes, as factors: 0.5,1,1.5.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored image.")] = False,
+    slide: Annotated[bool, typer.Option("--slide", help="Slide the training crop.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Score the best network of a run on a split."""
+    try:
+        factors = tuple(float(part) for part in scales.split(","))
+    except ValueError as error:
+        raise ConfigError(f"cannot read --scales {scales!r}", fix="write 0.5,1,1.5") from error
+
+    import json
+
+    from pixelcontrast.engine.folder import RunFolder
+    from pixelcontrast.engine.scoring import score_run
+    from pixelcontrast.evaluation import InferenceConfig
+
+    folder = RunFolder(run)
+    crop = folder.read_config()["view"]["crop"] if slide else None
+    protocol = InferenceConfig(
+        mode="slide" if slide else "whole",
+        crop=tuple(crop) if crop else None,
+        scales=factors,
+        flip=flip,
+    )
+    outcome = score_run(folder, split=split, data=data, inference=protocol, device=device)
+    names = folder.read_record()["dataset"]["classes"]
+    if as_json:
+        typer.echo(json.dumps(outcome.scores.to_dict(names), indent=2))
+    else:
+        typer.echo(outcome.scores.table(names))

@@ -1,0 +1,308 @@
+"""What happens around the training steps: logs, progress, validation, checkpoints, clean stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pixelcontrast.core.distributed import all_reduce_sum, world_size
+from pixelcontrast.core.errors import PixelContrastError
+from pixelcontrast.core.files import atomic_path
+from pixelcontrast.methods.base import Method
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from lightning.pytorch import Trainer
+    from torch.utils.tensorboard import SummaryWriter
+
+    from pixelcontrast.engine.folder import RunFolder
+    from pixelcontrast.evaluation import SegScores
+
+Scores = Mapping[str, "SegScores"]
+
+
+class StopSignals(Callback):
+    """Turns Ctrl-C and SIGTERM into a stop after the current step; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take over the two signals, where this thread may."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: the host program handles signals
+                return
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Agree with the other processes and stop after this step."""
+        stop = self.received is not None
+        if world_size() > 1:
+            flag = torch.tensor(float(stop), device=trainer.strategy.root_device)
+            stop = bool(all_reduce_sum(flag).item())
+        if stop:
+            self.received = self.received or "another process"
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+
+
+class Journal(Callback):
+    """Writes metrics.jsonl and TensorBoard events, on the first process only.
+
+    A value is written every `every` optimiser steps: the loss terms and statistics of that step,
+    averaged over processes, the learning rate and the images per second since the last line.
+    """
+
+    def __init__(self, folder: RunFolder, every: int, images_per_step: int) -> None:
+        self.folder = folder
+        self.every = every
+        self.images_per_step = images_per_step
+        self.last: dict[str, float] = {}
+        self._clock = time.perf_counter()
+        self._clock_step = 0
+        self._paused = 0.0
+        self._started = time.perf_counter()
+        self._board: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Drop lines a killed run wrote after its last checkpoint, then open the event file."""
+        self._clock, self._clock_step = time.perf_counter(), trainer.global_step
+        if trainer.is_global_zero:
+            self._truncate(trainer.global_step)
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
+                str(self.folder.root / "tensorboard"), purge_step=trainer.global_step
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        """One line every `every` optimiser steps."""
+        step = trainer.global_step
+        if step == self._clock_step or step % self.every or pl_module.latest is None:
+            return
+        terms, stats = pl_module.latest.terms, pl_module.latest.stats
+        names = [*(f"loss/{n}" for n in terms), *(f"stat/{n}" for n in stats)]
+        device = pl_module.device
+        values = torch.stack(
+            [torch.as_tensor(v, device=device).float() for v in (*terms.values(), *stats.values())]
+        )
+        numbers = (all_reduce_sum(values) / world_size()).tolist()
+        elapsed = time.perf_counter() - self._clock - self._paused
+        line: dict[str, float] = {
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "images_per_second": (step - self._clock_step) * self.images_per_step / elapsed,
+            "loss": sum(numbers[: len(terms)]),
+            **dict(zip(names, numbers, strict=True)),
+        }
+        if device.type == "cuda":
+            line["memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
+        self._clock, self._clock_step, self._paused = time.perf_counter(), step, 0.0
+        self.write("train", step, line)
+
+    def pause(self, seconds: float) -> None:
+        """Leave time spent on something else than training out of the images per second."""
+        self._paused += seconds
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Append one line and the same values to TensorBoard."""
+        self.last.update(values)
+        if self._board is None:
+            return
+        seconds = round(time.perf_counter() - self._started, 3)
+        line = {"kind": kind, "step": step, "seconds": seconds, **values}
+        try:
+            with self.folder.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise PixelContrastError(
+                f"cannot write the log: {error.strerror}",
+                where=self.folder.metrics,
+                fix="free disk space, then continue with --resume",
+            ) from error
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Close the event file."""
+        if self._board is not None:
+            self._board.close()  # type: ignore[no-untyped-call]
+
+    def _truncate(self, step: int) -> None:
+        if not self.folder.metrics.exists():
+            return
+        kept = []
+        for text in self.folder.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # the line a kill cut in half
+                continue
+            if line["step"] <= step:
+                kept.append(text + "\n")
+                self._started = time.perf_counter() - line["seconds"]
+        with atomic_path(self.folder.metrics) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+class Validation(Callback):
+    """Scores the networks now and then, keeps the best, and saves what a resume needs.
+
+    Args:
+        folder: where checkpoints go.
+        journal: where scores go.
+        score: computes the scores of every predictor of the method, on all processes.
+        save_model: writes the preferred network alone.
+        validate_every: steps between scores; the last step is always scored.
+        checkpoint_every: steps between checkpoints to resume from.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        score: Callable[[Method], Scores],
+        save_model: Callable[[Method], None],
+        *,
+        validate_every: int,
+        checkpoint_every: int,
+    ) -> None:
+        self.folder = folder
+        self.journal = journal
+        self.score = score
+        self.save_model = save_model
+        self.validate_every = validate_every
+        self.checkpoint_every = checkpoint_every
+        self.best: dict[str, Any] = {}
+        self._done_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """A resumed run starts after the step it was saved at."""
+        self._done_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        """Validate and save when it is time, and always before the run ends."""
+        step = trainer.global_step
+        if step == self._done_step:  # inside an accumulated step
+            return
+        self._done_step = step
+        finished = step >= trainer.max_steps
+        stopping = trainer.should_stop
+        started = time.perf_counter()
+        if finished or (step % self.validate_every == 0 and not stopping):
+            pl_module.finite.drain()
+            self._validate(trainer, pl_module, step)
+        if finished or stopping or step % self.checkpoint_every == 0:
+            pl_module.finite.drain()
+            self._save(trainer, self.folder.last)
+        self.journal.pause(time.perf_counter() - started)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score."""
+        self.best = dict(state_dict["best"])
+
+    def _validate(self, trainer: Trainer, method: Method, step: int) -> None:
+        scores = self.score(method)
+        if not scores:  # nothing to score on
+            self._keep(trainer, method, {"step": step, "miou": None, "which": None})
+            return
+        values: dict[str, float] = {}
+        for name, result in scores.items():
+            suffix = "" if name == "student" else f"_{name}"
+            values[f"miou{suffix}"] = result.miou
+            values[f"pixel_accuracy{suffix}"] = result.pixel_accuracy
+        self.journal.write("val", step, values)
+        which, preferred = list(scores.items())[-1]
+        if not self.best or preferred.miou > (self.best["miou"] or -1.0):
+            self._keep(trainer, method, {"step": step, "miou": preferred.miou, "which": which})
+
+    def _keep(self, trainer: Trainer, method: Method, best: dict[str, Any]) -> None:
+        self.best = best
+        self._save(trainer, self.folder.best)
+        if trainer.is_global_zero:
+            self.save_model(method)
+            self.folder.update_record(best=best)
+
+    @staticmethod
+    def _save(trainer: Trainer, path: Path) -> None:
+        # Every process takes part in collecting the state; the first one writes the file.
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)
+            return
+        with atomic_path(path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+class ProgressBar(Callback):
+    """A line that moves on a terminal; plain lines now and then elsewhere."""
+
+    def __init__(self, journal: Journal, console: Console, total: int) -> None:
+        self.journal = journal
+        self.console = console
+        self.total = total
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._printed = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Open the bar on the first process."""
+        if trainer.is_global_zero and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[values]}"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=self.console,
+            )
+            self._task = self._bar.add_task("train", total=self.total, values="")
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        """Move the bar, or print a line every 20 seconds."""
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, values=self._values())
+        elif step == self.total or time.monotonic() - self._printed > 20:
+            self._printed = time.monotonic()
+            self.console.print(f"step {step}/{self.total}  {self._values()}", highlight=False)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _values(self) -> str:
+        last = self.journal.last
+        parts = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in last.items() if n.startswith("loss/")]
+        parts += [f"{n} {100 * v:.1f} %" for n, v in last.items() if n.startswith("miou")]
+        if "images_per_second" in last:
+            parts.append(f"{last['images_per_second']:.1f} images/s")
+        if "memory_gb" in last:
+            parts.append(f"{last['memory_gb']:.1f} GB")
+        return "  ".join(parts)

@@ -1,0 +1,160 @@
+"""Everything that is decided before the first step: settings, data, network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
+from pixelcontrast.engine.config import RunConfig, parse_config
+from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
+from pixelcontrast.methods import method_class
+from pixelcontrast.methods.base import Method, Task
+from pixelcontrast.models import build_segmentor
+from pixelcontrast.recipes import load_recipe, override, set_value
+
+_MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "data.root",
+        "data.workers",
+        "data.cache",
+        "data.cache_folder",
+        "data.check",
+        "train.device",
+        "train.devices",
+        "train.nodes",
+        "train.log_every",
+    }
+)
+
+
+def assemble(
+    recipe: str | Mapping[str, Any],
+    overrides: Sequence[str],
+    sections: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The configuration tree of a recipe with sections and overrides applied, in this order."""
+    tree = load_recipe(recipe) if isinstance(recipe, str) else copy.deepcopy(dict(recipe))
+    for key, value in _flat(sections):
+        set_value(tree, key, value)
+    return override(tree, overrides)
+
+
+def run_name(tree: Mapping[str, Any]) -> str:
+    """Name of the run's folder: the recipe, and the seed where it is not 0."""
+    seed = tree.get("seed") or 0
+    return str(tree.get("name", "run")) + (f"-seed{seed}" if seed else "")
+
+
+def stored_tree(
+    folder: RunFolder,
+    tree: Mapping[str, Any],
+    overrides: Sequence[str],
+    sections: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The configuration of a run that goes on, with the few changes that cannot alter it.
+
+    Raises:
+        CheckpointError: there is nothing to resume.
+        ConfigError: a setting is asked for that would make it another run.
+    """
+    if not folder.last.is_file():
+        started = folder.config.exists()
+        raise CheckpointError(
+            "there is no checkpoint to resume from",
+            where=folder.last,
+            fix="the run ended before its first checkpoint: start it again with --force"
+            if started
+            else "start the run without --resume",
+        )
+    stored = folder.read_config()
+    wanted = [item.partition("=")[0] for item in overrides] + [key for key, _ in _flat(sections)]
+    for key in wanted:
+        value, before = _value_at(tree, key), _value_at(stored, key)
+        if key in _MAY_CHANGE_ON_RESUME:
+            set_value(stored, key, value)
+        elif value not in (before, "auto"):
+            raise ConfigError(
+                f"a resumed run cannot change {key} from {before!r} to {value!r}",
+                where=folder.config,
+                fix="leave it out, or start a new run with --out FOLDER",
+            )
+    return stored
+
+
+def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
+    """Refuse bad settings, then open and check the data, then fill in what depends on it.
+
+    Returns:
+        The configuration, the images, and sentences about automatic values and oddities.
+
+    Raises:
+        ConfigError: unknown keys or unfit values.
+        DataError: data that cannot be used.
+    """
+    draft = copy.deepcopy(tree)
+    if (draft.get("view") or {}).get("crop") == "auto":
+        del draft["view"]["crop"]
+    if _value_at(draft, "method.segmentation.class_weights") == "median_frequency":
+        del draft["method"]["segmentation"]["class_weights"]
+    sources = gather_sources(parse_config(draft).data)
+    notes = resolve_auto(tree, sources)
+    if sources.report is not None:
+        notes += sources.report.warning_lines()
+    if not sources.val:
+        notes.append("no validation image has a mask: networks are not scored during training")
+    return parse_config(tree), sources, notes
+
+
+def build_method(config: RunConfig, sources: Sources) -> Method:
+    """The method of a configuration with its network, on the CPU.
+
+    Raises:
+        ConfigError: the settings do not fit the network.
+        DataError: the method cannot learn from this data.
+    """
+    cls = method_class(config.method_name)
+    info = sources.dataset.info
+    if not sources.labeled and any(stream.labelled for stream in cls.streams):
+        raise DataError(
+            f"method {config.method_name!r} needs labelled images and there are none",
+            where=sources.dataset.root,
+            fix="add masks, or choose a method that learns without: pixelcontrast list methods",
+        )
+    if info.num_classes < 2:
+        raise DataError(
+            f"the data set declares {info.num_classes} class; segmentation needs at least 2",
+            where=sources.dataset.root,
+            fix="name all classes, background included, in dataset.yaml",
+        )
+    head = cls.embedding_head(config.method)
+    segmentor = build_segmentor(config.model, info.num_classes, embedding=head)
+    task = Task(
+        num_classes=info.num_classes,
+        ignore_index=info.ignore_index,
+        total_steps=config.train.steps,
+        seed=config.seed,
+        ema_decay=config.train.ema,
+    )
+    return cls(config.method, segmentor, task, config.optim)
+
+
+def _flat(sections: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and plain values of nested sections."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in sections.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, str(value) if isinstance(value, Path) else value))
+    return pairs
+
+
+def _value_at(tree: Mapping[str, Any], key: str) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node

@@ -1,0 +1,154 @@
+"""Scores of a finished run on one split, with the pictures its report shows."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from pixelcontrast.core.errors import CheckpointError, DataError
+from pixelcontrast.core.files import write_json
+from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
+from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.predict import load
+from pixelcontrast.engine.sources import open_data
+from pixelcontrast.evaluation import Evaluation, ImageScore, InferenceConfig, evaluate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixelcontrast.engine.folder import RunFolder
+
+_PICTURES = 6
+_LONGEST_SIDE = 640
+
+
+def score_run(
+    folder: RunFolder,
+    *,
+    split: str | None = None,
+    data: Path | None = None,
+    inference: InferenceConfig | None = None,
+    device: str | None = None,
+) -> Evaluation:
+    """Score the best network of a run and store scores and pictures in its folder.
+
+    Args:
+        folder: the run.
+        split: the run's validation split by default.
+        data: another data set folder with the same classes; None: the run's own.
+        inference: None: as during training.
+        device: None: a GPU if there is one.
+
+    Raises:
+        CheckpointError: the run has no trained network.
+        DataError: the split is missing or has no masks, or its classes are others.
+    """
+    config = parse_config(folder.read_config())
+    settings = config.data if data is None else replace(config.data, root=data, name="auto")
+    dataset = open_data(settings)
+    split = split or config.data.val
+    samples = tuple(s for s in dataset.select(split) if s.mask is not None)
+    if not samples:
+        raise DataError(f"no image of split {split!r} has a mask", where=dataset.root)
+    protocol = inference or config.eval.inference
+    protocol = replace(protocol, align_corners=config.model.align_corners)
+    predictor = load(folder.root, device=device, inference=protocol)
+    _same_classes(predictor.names, dataset)
+    pictures = _Pictures(samples)
+    outcome = evaluate(
+        predictor.segmentor,
+        build_eval_loader(
+            samples, dataset.info, batch_size=config.eval.batch, workers=config.data.workers
+        ),
+        num_classes=dataset.info.num_classes,
+        ignore_index=dataset.info.ignore_index,
+        config=protocol,
+        device=predictor.device,
+        on_image=pictures.consider,
+    )
+    target = folder.evaluation(split)
+    images = pictures.write(target, outcome, dataset)
+    write_json(
+        target / "scores.json",
+        {
+            "split": split,
+            "data": str(dataset.root),
+            "step": (folder.read_record().get("best") or {}).get("step"),
+            "protocol": asdict(protocol),
+            "scores": outcome.scores.to_dict(dataset.info.classes),
+            "images": images,
+        },
+    )
+    return outcome
+
+
+def _same_classes(trained: tuple[str, ...], dataset: SegDataset) -> None:
+    if trained != dataset.info.classes:
+        raise CheckpointError(
+            f"the network knows {len(trained)} classes ({', '.join(trained[:5])}, ...), the data "
+            f"has {dataset.info.num_classes} ({', '.join(dataset.info.classes[:5])}, ...)",
+            where=dataset.root,
+            fix="evaluate on data with the same classes in the same order",
+        )
+
+
+class _Pictures:
+    """Keeps the images of a fixed panel and the worst ones while an evaluation runs."""
+
+    def __init__(self, samples: tuple[Sample, ...]) -> None:
+        places = np.linspace(0, len(samples) - 1, min(_PICTURES, len(samples))).round().astype(int)
+        self.panel = {samples[i].id for i in places}
+        self.kept: dict[str, tuple[ImageScore, tuple[np.ndarray, ...]]] = {}
+
+    def consider(self, score: ImageScore, image: Tensor, truth: Tensor, labels: Tensor) -> None:
+        """Keep the image if it belongs to the panel or to the worst so far."""
+        arrays = (
+            image.permute(1, 2, 0).cpu().numpy(),
+            truth.to("cpu").numpy().astype(np.uint8),
+            labels.cpu().numpy().astype(np.uint8),
+        )
+        self.kept[score.id] = (score, tuple(_shrink(a) for a in arrays))
+        others = [s for s, _ in self.kept.values() if s.id not in self.panel]
+        if len(others) > _PICTURES:
+            best = max(others, key=lambda s: 1.0 if s.miou is None else s.miou)
+            del self.kept[best.id]
+
+    def write(self, target: Path, outcome: Evaluation, dataset: SegDataset) -> list[dict[str, Any]]:
+        """Write the kept images and describe all of them."""
+        shutil.rmtree(target / "images", ignore_errors=True)
+        (target / "images").mkdir(parents=True, exist_ok=True)
+        worst = {score.id for score in outcome.worst(_PICTURES)}
+        described = []
+        for number, score in enumerate(outcome.images):
+            role = "panel" if score.id in self.panel else "worst" if score.id in worst else None
+            files = None
+            if role is not None and score.id in self.kept:
+                files = {
+                    "image": f"images/{number:05d}_image.jpg",
+                    "truth": f"images/{number:05d}_truth.png",
+                    "pred": f"images/{number:05d}_pred.png",
+                }
+                image, truth, labels = self.kept[score.id][1]
+                quality = [cv2.IMWRITE_JPEG_QUALITY, 88]
+                jpeg = cv2.imencode(".jpg", image[..., ::-1], quality)[1]
+                write_bytes(target / files["image"], jpeg.tobytes())
+                write_mask(target / files["truth"], truth, dataset.info.palette)
+                write_mask(target / files["pred"], labels, dataset.info.palette)
+            described.append({**score.to_dict(), "role": role, "files": files})
+        return described
+
+
+def _shrink(array: np.ndarray) -> np.ndarray:
+    """Pictures for a report need no more than a few hundred pixels; label maps stay label maps."""
+    height, width = array.shape[:2]
+    factor = _LONGEST_SIDE / max(height, width)
+    if factor >= 1:
+        return array
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    mode = cv2.INTER_AREA if array.ndim == 3 else cv2.INTER_NEAREST
+    return cv2.resize(array, size, interpolation=mode)

@@ -1,0 +1,178 @@
+"""From a configuration to the images a run works on: open, check, choose, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.data import (
+    CheckReport,
+    Sample,
+    SegDataset,
+    check_dataset,
+    image_size,
+    make_scenes,
+    make_split,
+    open_dataset,
+    split_hash,
+)
+
+if TYPE_CHECKING:
+    from pixelcontrast.engine.config import DataConfig
+
+_LARGEST_AUTO_CROP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The images of a run."""
+
+    dataset: SegDataset
+    labeled: tuple[Sample, ...]
+    """Training images whose masks are used."""
+    unlabeled: tuple[Sample, ...]
+    """The other training images; a mask they may have is never trained on."""
+    val: tuple[Sample, ...]
+    """Images scored during training; empty when none has a mask."""
+    report: CheckReport | None
+    """What checking the data found; None when it was switched off."""
+
+    def describe(self) -> dict[str, Any]:
+        """The data set as the run's record stores it."""
+        info = self.dataset.info
+        splits = {"labeled": self.labeled, "unlabeled": self.unlabeled, "val": self.val}
+        described: dict[str, Any] = {
+            "name": info.name,
+            "root": str(self.dataset.root),
+            "classes": list(info.classes),
+            "palette": [list(colour) for colour in info.palette],
+            "ignore_index": info.ignore_index,
+            "splits": {
+                name: {"count": len(samples), "sha256": split_hash([s.id for s in samples])}
+                for name, samples in splits.items()
+            },
+        }
+        if self.report is not None:
+            described["statistics"] = {
+                **self.report.stats.to_dict(),
+                "unlabelled": len(self.unlabeled),
+            }
+        return described
+
+
+def open_data(config: DataConfig) -> SegDataset:
+    """The data set a configuration names; the generated one is made when its folder is missing.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: the folder is missing or not recognised.
+    """
+    if config.root is None:
+        raise ConfigError(
+            "no data set is given", where="data.root", fix="set data.root=FOLDER or use --data FOLDER"
+        )
+    root = config.root.expanduser()
+    if config.name == "scenes" and not root.exists():
+        scenes = config.scenes
+        make_scenes(
+            root,
+            train=scenes.train,
+            val=scenes.val,
+            test=scenes.test,
+            size=scenes.size,
+            seed=scenes.seed,
+            hard=scenes.hard,
+        )
+    return open_dataset(root, config.name)
+
+
+def gather_sources(config: DataConfig) -> Sources:
+    """Open, check and split the data of a training run.
+
+    Raises:
+        DataError: the data has errors (all of them are listed), or a split is empty.
+    """
+    dataset = open_data(config)
+    train = dataset.select(config.train)
+    val = dataset.select(config.val) if config.val in dataset.splits else ()
+    report = check_dataset(dataset) if config.check else None
+    if report is not None and report.errors:
+        raise DataError(
+            f"the data set has {len(report.errors)} errors:\n{report.text()}",
+            where=dataset.root,
+            fix="mend the files, then look again with 'pixelcontrast data check'",
+        )
+    labeled = _labeled(dataset, train, config)
+    chosen = {sample.id for sample in labeled}
+    return Sources(
+        dataset=dataset,
+        labeled=labeled,
+        unlabeled=tuple(sample for sample in train if sample.id not in chosen),
+        val=tuple(sample for sample in val if sample.mask is not None),
+        report=report,
+    )
+
+
+def _labeled(
+    dataset: SegDataset, train: tuple[Sample, ...], config: DataConfig
+) -> tuple[Sample, ...]:
+    masked = tuple(sample for sample in train if sample.mask is not None)
+    wanted = config.labeled
+    if wanted is None:
+        return masked
+    if isinstance(wanted, str):
+        return dataset.select(wanted)
+    amount: Mapping[str, Any] = {"count": wanted} if isinstance(wanted, int) else {"fraction": wanted}
+    split = make_split(dataset, samples=masked, seed=config.labeled_seed, **amount)
+    chosen = set(split.ids)
+    return tuple(sample for sample in masked if sample.id in chosen)
+
+
+def resolve_auto(tree: dict[str, Any], sources: Sources) -> list[str]:
+    """Replace `auto` values in a configuration tree by what the data asks for.
+
+    Returns:
+        One sentence per value, for the log and the report.
+    """
+    notes = []
+    view = tree.setdefault("view", {})
+    if view.get("crop") == "auto":
+        sizes = [image_size(s.image) for s in _spread(sources.labeled or sources.unlabeled, 50)]
+        crop = [
+            min(_LARGEST_AUTO_CROP, int(median(size[axis] for size in sizes))) for axis in (0, 1)
+        ]
+        view["crop"] = crop
+        notes.append(
+            f"view.crop = {crop}: the median image size, at most {_LARGEST_AUTO_CROP}"
+        )
+    segmentation = (tree.get("method") or {}).get("segmentation") or {}
+    if segmentation.get("class_weights") == "median_frequency":
+        weights = median_frequency_weights(sources)
+        segmentation["class_weights"] = weights
+        notes.append(f"class_weights = {weights}: median class frequency over own frequency")
+    return notes
+
+
+def median_frequency_weights(sources: Sources) -> list[float]:
+    """Weight per class: median class frequency over own frequency (SegNet); 0 for absent classes.
+
+    Raises:
+        ConfigError: the masks were not counted because checking is switched off.
+    """
+    if sources.report is None:
+        raise ConfigError(
+            "class_weights=median_frequency needs the class counts", fix="set data.check=true"
+        )
+    pixels = sources.report.stats.class_pixels
+    present = [count for count in pixels if count]
+    middle = median(present) if present else 0.0
+    return [round(middle / count, 4) if count else 0.0 for count in pixels]
+
+
+def _spread(samples: tuple[Sample, ...], count: int) -> list[Sample]:
+    """At most `count` samples, evenly over the list."""
+    step = max(1, len(samples) // count)
+    return list(samples[::step])[:count]

@@ -119,7 +119,7 @@ def test_quotas_distinct_and_of_the_right_class(
     # What is not valid is harmless to look up and recognisable.
     assert sample.index.min() >= 0
     assert sample.index.max() < labels.numel()
-    assert (sample.labels[~sample.valid] == IGNORE).all()
+    assert (sample.labels[~sample.valid] == -1).all()
     assert not sample.hard[~sample.valid].any()
     assert not (sample.valid.long().diff() > 0).any()  # valid rows first
 
@@ -235,7 +235,7 @@ def test_nothing_to_sample(value):
     labels = torch.full((2, 4, 4), value)
     sample = sample_anchors(labels, labels * 0, num_classes=7, generator=generator_for("cpu", 0))
     assert not sample.valid.any()
-    assert (sample.labels == IGNORE).all()
+    assert (sample.labels == -1).all()
     assert not sample_per_class(
         labels, 3, num_classes=7, generator=generator_for("cpu", 0)
     ).valid.any()

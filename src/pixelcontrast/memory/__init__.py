@@ -1,1 +1,19 @@
-"""TODO."""
+"""What is remembered between steps: queues, region memory, prototypes.
+
+Memories are modules whose whole state lies in buffers. The training method owns them; a
+segmentation network never contains one.
+"""
+
+from pixelcontrast.memory.prototypes import ClassPrototypes, GaussianPrototypes, Gaussians
+from pixelcontrast.memory.queue import ClassQueue
+from pixelcontrast.memory.regions import RegionMemory
+from pixelcontrast.memory.storage import Keys
+
+__all__ = [
+    "ClassPrototypes",
+    "ClassQueue",
+    "GaussianPrototypes",
+    "Gaussians",
+    "Keys",
+    "RegionMemory",
+]

@@ -25,7 +25,7 @@ class AnchorSample:
     index: Tensor
     """(N,) int64 flat position image * h * w + row * w + column."""
     labels: Tensor
-    """(N,) int64 class; the ignore index where not valid."""
+    """(N,) int64 class; -1 where not valid, so that losses leave the row out."""
     valid: Tensor
     """(N,) bool."""
     image: Tensor
@@ -101,7 +101,7 @@ def sample_anchors(
     index = torch.where(valid, order[_inside(starts[part] + slot - (ends - take)[part], key)], 0)
     return AnchorSample(
         index=index,
-        labels=torch.where(valid, part // 2 % num_classes, ignore_index),
+        labels=torch.where(valid, part // 2 % num_classes, -1),
         valid=valid,
         image=index // (key.numel() // images),
         hard=valid & (part % 2 == 1),
@@ -139,7 +139,7 @@ def sample_per_class(
     spread = classes[:, None].expand(groups, per_class).flatten()
     return AnchorSample(
         index=index,
-        labels=torch.where(valid, spread, ignore_index),
+        labels=torch.where(valid, spread, -1),
         valid=valid,
         image=index // (key.numel() // images),
         hard=torch.zeros_like(valid),

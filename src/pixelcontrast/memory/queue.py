@@ -1,0 +1,113 @@
+"""A ring buffer of keys for every class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.memory.storage import Keys, gather_labelled, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ClassQueue(nn.Module):
+    """First in, first out, separately for every class; empty slots never leave it.
+
+    The pixel queue of Wang et al. (ICCV 2021), their region queue, and the negative queue of
+    Wang et al., "Using Unreliable Pseudo-Labels" (CVPR 2022). Class 0 is a class like any other.
+
+    Owned by the training method, never by the network, so exported models do not contain it. On
+    several processes the rows of all ranks are written in rank order and every process holds the
+    same memory; hand the wrapped module to `core.distributed.keep_out_of_ddp`, lest the buffers
+    be sent around before each forward pass. All state is in the checkpoint.
+
+    Args:
+        num_classes: C.
+        capacity: slots of each class T, one number or one per class. Wang et al. use ten times
+            the number of training images, at most 10,000.
+        dim: D.
+        dtype: storage type; half precision suffices for unit vectors and halves the size.
+
+    Raises:
+        ConfigError: a capacity below one, or not one per class.
+    """
+
+    same_on_all_ranks = True
+    rows: Tensor
+    pointer: Tensor
+    count: Tensor
+    capacity: Tensor
+    first: Tensor
+    slot_labels: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        capacity: int | Sequence[int],
+        dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        sizes = [capacity] * num_classes if isinstance(capacity, int) else list(capacity)
+        if len(sizes) != num_classes or min(sizes) < 1:
+            raise ConfigError(
+                f"queue capacity {capacity} does not fit {num_classes} classes",
+                fix="give one number of at least 1, or one for each class",
+            )
+        self.num_classes = num_classes
+        slots = torch.tensor(sizes)
+        # One row more than slots takes what is not to be kept; see write_rows.
+        self.register_buffer("rows", torch.zeros(sum(sizes) + 1, dim, dtype=dtype))
+        self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("capacity", slots, persistent=False)
+        self.register_buffer("first", slots.cumsum(0) - slots, persistent=False)
+        self.register_buffer(
+            "slot_labels",
+            torch.arange(num_classes).repeat_interleave(slots),
+            persistent=False,
+        )
+
+    @torch.no_grad()
+    def enqueue(
+        self,
+        keys_ND: Tensor,
+        labels_N: Tensor,
+        valid_N: Tensor | None = None,
+        *,
+        same_rows: bool = False,
+    ) -> None:
+        """Append keys in order; of more keys of a class than slots, the last ones stay.
+
+        Not between the forward pass of a loss on `keys()` and its backward pass.
+
+        Args:
+            keys_ND: (N, D); no gradient is kept.
+            labels_N: (N,) class ids; rows outside [0, C) are left out.
+            valid_N: (N,) bool, rows that count; None: all.
+            same_rows: N is equal on all processes (see `core.distributed.gather_rows`).
+        """
+        keys, labels = gather_labelled(keys_ND, labels_N, valid_N, self.num_classes, same_rows)
+        ordered, order = labels.sort(stable=True)
+        classes = torch.arange(self.num_classes + 1, device=labels.device)
+        starts = torch.searchsorted(ordered, classes)
+        arrived = starts.diff()
+        owner = ordered.clamp(max=self.num_classes - 1)
+        place = torch.arange(labels.numel(), device=labels.device) - starts[ordered]
+        keep = (ordered < self.num_classes) & (place >= (arrived - self.capacity)[owner])
+        slots = self.first[owner] + (self.pointer[owner] + place) % self.capacity[owner]
+        write_rows(self.rows, slots, keep, keys[order])
+        self.pointer.add_(arrived).remainder_(self.capacity)
+        self.count.add_(arrived).clamp_(max=self.capacity)
+
+    def keys(self) -> Keys:
+        """All slots, class by class, filled or not: (sum of capacities, D)."""
+        age = torch.arange(self.slot_labels.numel(), device=self.rows.device)
+        age = age - self.first[self.slot_labels]
+        valid = age < self.count[self.slot_labels]
+        return Keys(self.rows[:-1], torch.where(valid, self.slot_labels, -1), valid)

@@ -1,0 +1,52 @@
+"""What all memories share: the form in which keys leave them, and writing rows in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from pixelcontrast.core.distributed import gather_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Keys(NamedTuple):
+    """Remembered vectors, sorted by class. Views of the memory: use them before the next write."""
+
+    vectors: Tensor
+    """(K, D) in the storage type; zero in empty slots."""
+    labels: Tensor
+    """(K,) int64 class; -1 in empty slots, so that losses leave them out."""
+    valid: Tensor
+    """(K,) bool: the slot has been written."""
+
+
+def gather_labelled(
+    keys_ND: Tensor, labels_N: Tensor, valid_N: Tensor | None, num_classes: int, same_rows: bool
+) -> tuple[Tensor, Tensor]:
+    """Keys and labels of all processes in rank order; rows that do not count have label C."""
+    labels = labels_N.long()
+    counts = (labels >= 0) & (labels < num_classes)
+    if valid_N is not None:
+        counts &= valid_N
+    labels = torch.where(counts, labels, num_classes)
+    return gather_rows(keys_ND, same_rows=same_rows), gather_rows(labels, same_rows=same_rows)
+
+
+def write_rows(store: Tensor, slots: Tensor, keep: Tensor, rows: Tensor) -> None:
+    """Write `rows[i]` to `store[slots[i]]` where `keep[i]`; kept slots must differ.
+
+    How many rows are kept is known to the device alone, so all are written: the others as zeros
+    to the last row of the store, which is there for that.
+
+    Args:
+        store: (R + 1, ...) of any type.
+        slots: (N,) int64 below R.
+        keep: (N,) bool.
+        rows: (N, ...) cast to the type of the store.
+    """
+    target = torch.where(keep, slots, store.shape[0] - 1)
+    keep = keep.view(-1, *[1] * (rows.dim() - 1))
+    store.index_copy_(0, target, torch.where(keep, rows, 0).to(store.dtype))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixelcontrast.core.errors import unknown_name
 from pixelcontrast.losses.reference import naive_terms
+from pixelcontrast.losses.streaming import stream_terms
 
 if TYPE_CHECKING:
     from pixelcontrast.losses.problem import AnchorTerms, Backend, Contrast
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
     """Loss and number of positives of each anchor, by the named back end."""
-    if backend in ("auto", "naive"):
+    if backend == "naive":
         return naive_terms(contrast)
+    if backend in ("auto", "stream"):
+        return stream_terms(contrast)
     raise unknown_name("backend", backend, ("auto", "naive", "stream", "triton"))

@@ -147,7 +147,7 @@ def _sizeable(name: str) -> tuple[dict[str, Any], Any]:
             side = 2 * max(model.feature_info.reduction())
             model(torch.zeros(1, 3, side, 2 * side, device="meta"))
         except Exception as error:  # whatever a third-party constructor or forward may raise
-            reason = str(error).partition("\n")[0]
+            reason = reason or str(error).partition("\n")[0]
         else:
             return options, model
     raise ConfigError(

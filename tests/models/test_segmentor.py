@@ -1,0 +1,150 @@
+import pytest
+import torch
+from tests.models.tester import build, images
+
+from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.models import EmbeddingConfig, upsample_logits
+
+SMALL = ("mobilenetv3_small_050", "deeplabv3plus")
+
+
+def test_input_is_normalised_inside():
+    model = build(*SMALL)
+    image = images(2, 8, 9)
+    mean = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+    expected = (image / 255 - mean) / std
+    torch.testing.assert_close(model.normalise(image), expected)
+    torch.testing.assert_close(model.normalise(image.float()), expected)
+    assert {"mean", "std"} <= model.state_dict().keys()
+
+
+def test_low_precision_weights_take_integer_images():
+    model = build(*SMALL).bfloat16().eval()
+    assert model(images(1, 33, 40)).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("decoder", "tap", "width"),
+    [
+        ("deeplabv3", None, 288),
+        ("deeplabv3", "aspp", 256),
+        ("deeplabv3plus", None, 256),
+        ("deeplabv3plus", "fusion", 304),
+        ("deeplabv3plus", "encoder", 288),
+        ("hrnet", None, 8 + 16 + 24 + 288),
+        ("hrnet", "features", 8 + 16 + 24 + 288),
+        ("fpn", None, 256),
+    ],
+)
+def test_embedding_reads_the_named_tap(decoder, tap, width):
+    model = build(SMALL[0], decoder, embedding=EmbeddingConfig(dim=4, tap=tap))
+    assert model.embedding_head.net[0].in_channels == width
+    out = model.eval()(images(1, 33, 34), embed=True)
+    assert out.embedding.shape[:2] == (1, 4)
+
+
+def test_embedding_equals_head_on_tap():
+    model = build(*SMALL, embedding=EmbeddingConfig(dim=4)).eval()
+    out = model(images(1, 33, 34), embed=True)
+    assert torch.equal(out.embedding, model.embedding_head(out.features))
+
+
+def test_unknown_tap_is_named():
+    with pytest.raises(ConfigError, match="unknown embedding tap 'fuson'") as caught:
+        build(*SMALL, embedding=EmbeddingConfig(tap="fuson"))
+    assert "fusion" in caught.value.fix
+
+
+def test_unknown_decoder_is_named():
+    with pytest.raises(ConfigError, match="did you mean 'deeplabv3plus'"):
+        build(SMALL[0], "deeplabv3pluss")
+
+
+def test_embedding_without_a_head_is_refused():
+    with pytest.raises(ConfigError, match="no embedding head"):
+        build(*SMALL)(images(1, 32, 32), embed=True)
+
+
+def test_frozen_encoder_does_not_change():
+    model = build(*SMALL, freeze=True).train()
+    before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    optimiser = torch.optim.SGD(
+        [p for g in model.parameter_groups(1.0, 0.1) for p in g["params"]], 1.0
+    )
+    model(images(2, 64, 64)).logits.square().sum().backward()
+    optimiser.step()
+    assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
+    assert model.decoder.training
+    assert not any(m.training for m in model.encoder.modules())
+    assert [g["name"] for g in model.parameter_groups(1.0, 0.1)] == ["head"]
+
+
+def test_parameter_groups_cover_everything_once():
+    model = build(*SMALL, auxiliary=True, embedding=EmbeddingConfig())
+    groups = model.parameter_groups(0.1, 1e-4, head_factor=10.0, decay_norm_and_bias=False)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    by_name = {group["name"]: group for group in groups}
+    assert by_name["encoder"]["lr"] == by_name["encoder_no_decay"]["lr"] == 0.1
+    assert by_name["head"]["lr"] == by_name["head_no_decay"]["lr"] == 1.0
+    assert by_name["head"]["weight_decay"] == 1e-4
+    assert by_name["head_no_decay"]["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in by_name["encoder"]["params"])
+    assert all(p.ndim <= 1 for p in by_name["encoder_no_decay"]["params"])
+    assert len(model.parameter_groups(0.1, 1e-4)) == 2
+    encoder = {id(p) for p in model.encoder.parameters()}
+    assert {id(p) for p in model.parameter_groups(0.1, 1e-4)[0]["params"]} == encoder
+
+
+def test_inference_copy_is_independent():
+    model = build(*SMALL, embedding=EmbeddingConfig())
+    copied = model.inference_copy()
+    with torch.no_grad():
+        model.classifier[1].weight.zero_()
+    assert copied.classifier[1].weight.any()
+    assert not copied.training
+    assert model.training
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_upsampling_convention(align):
+    logits = torch.tensor([[[[0.0, 3.0]]]], dtype=torch.float16)
+    expected = [0.0, 1.0, 2.0, 3.0] if align else [0.0, 0.75, 2.25, 3.0]
+    out = upsample_logits(logits, (1, 4), align_corners=align)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out[0, 0, 0], torch.tensor(expected))
+
+
+def test_align_corners_reaches_every_resize(monkeypatch):
+    seen = []
+    original = torch.nn.functional.interpolate
+
+    def spy(*args, **kwargs):
+        seen.append(kwargs["align_corners"])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", spy)
+    for decoder in ("deeplabv3plus", "fpn", "hrnet"):
+        build(SMALL[0], decoder, align_corners=True).deploy()(images(1, 33, 34))
+    assert len(seen) == 2 + 4 + 4
+    assert all(seen)
+
+
+def test_compiles_without_graph_breaks():
+    model = build(*SMALL, embedding=EmbeddingConfig(), auxiliary=True)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    out = compiled(images(2, 64, 64), embed=True)
+    assert out.embedding is not None
+    assert len(out.auxiliary) == 1
+
+
+def test_exports_for_every_batch_and_size():
+    module = build(*SMALL).deploy()
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        module, (images(2, 64, 96),), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)
+    )
+    image = images(3, 65, 130)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(image), module(image))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -36,12 +36,14 @@ class Camera:
     def project(self, points: ArrayLike) -> Floats:
         """Canvas pixels (..., 2) of points (..., 3) in front of the camera."""
         p = np.asarray(points, np.float32)
-        u = self.focal * (p[..., 0] - self.x) / p[..., 2]
-        v = self.focal * (self.height - p[..., 1]) / p[..., 2]
-        cos, sin = np.cos(self.roll), np.sin(self.roll)
-        return np.stack(
-            [self.centre[0] + cos * u - sin * v, self.centre[1] + sin * u + cos * v], axis=-1
-        ).astype(np.float32)
+        per_metre = self.focal / p[..., 2]
+        u = per_metre * (p[..., 0] - self.x)
+        v = per_metre * (self.height - p[..., 1])
+        cos, sin = math.cos(self.roll), math.sin(self.roll)
+        result = np.empty((*u.shape, 2), np.float32)
+        result[..., 0] = self.centre[0] + cos * u - sin * v
+        result[..., 1] = self.centre[1] + sin * u + cos * v
+        return result
 
     def scale(self, z: float) -> float:
         """Pixels of one metre at distance `z`."""
@@ -91,7 +93,7 @@ class Canvas:
 
     def fill(
         self,
-        polygons: Floats | Sequence[Floats],
+        polygons: Floats,
         colour: ArrayLike,
         label: int,
         *,
@@ -99,46 +101,61 @@ class Canvas:
         grain: float = 0.0,
         blotch: float = 0.0,
     ) -> None:
-        """Paint polygons, (N, 2) or several of them, in one colour.
+        """Paint a polygon (N, 2), or several (K, N, 2), in one colour.
 
         Args:
-            polygons: corners in canvas pixels.
+            polygons: corners in canvas pixels; several without noise must not overlap.
             colour: RGB before haze.
             label: class id.
             depth: distance in metres, for the haze.
             grain: relative strength of the fine noise.
             blotch: relative strength of the spots.
         """
-        shapes = [polygons] if isinstance(polygons, np.ndarray) and polygons.ndim == 2 else polygons
-        corners = [_fixed(shape) for shape in shapes]
+        fixed = np.rint(polygons * _SUBPIXEL).astype(np.int32)
+        corners = list(fixed) if fixed.ndim == 3 else [fixed]
         tint = self.hazy(colour, depth)
         if not (grain or blotch):
             cv2.fillPoly(self.image, corners, tint.tolist(), cv2.LINE_8, _SHIFT)
             cv2.fillPoly(self.mask, corners, label, cv2.LINE_8, _SHIFT)
             return
-        stacked = np.concatenate(corners)
-        height, width = self.mask.shape
-        left, top = np.clip((stacked.min(axis=0) >> _SHIFT) - 1, 0, (width, height)).tolist()
-        right, bottom = np.clip((stacked.max(axis=0) >> _SHIFT) + 2, 0, (width, height)).tolist()
-        if right <= left or bottom <= top:
+        box = self._box(fixed)
+        if box is None:
             return
-        box = np.s_[top:bottom, left:right]
-        stencil = np.zeros((bottom - top, right - left), np.uint8)
-        moved = [shape - (left << _SHIFT, top << _SHIFT) for shape in corners]
-        cv2.fillPoly(stencil, [m.astype(np.int32) for m in moved], 255, cv2.LINE_8, _SHIFT)
-        fade = float(np.exp(-depth / self.visibility))
-        tone = 1 + fade * (grain * self.grain[box] + blotch * self.blotch[box])
+        stencil = np.zeros(self.mask[box].shape, np.uint8)
+        offset = (-box[1].start << _SHIFT, -box[0].start << _SHIFT)
+        for shape in corners:
+            cv2.fillPoly(stencil, [shape], 255, cv2.LINE_8, _SHIFT, offset)
+        fade = math.exp(-depth / self.visibility)
+        tone = self.grain[box] * (fade * grain)
+        if blotch:
+            tone += self.blotch[box] * (fade * blotch)
+        tone += 1
         cv2.copyTo(tone[:, :, None] * tint, stencil, self.image[box])
-        self.mask[box][stencil > 0] = label
+        cv2.copyTo(np.full_like(stencil, label), stencil, self.mask[box])
+
+    def _box(self, fixed: NDArray[np.int32]) -> tuple[slice, slice] | None:
+        """The part of the canvas that holds the corners, None when it is empty."""
+        height, width = self.mask.shape
+        left, top, across, down = cv2.boundingRect(fixed.reshape(-1, 2))
+        x0, y0 = max(0, (left >> _SHIFT) - 1), max(0, (top >> _SHIFT) - 1)
+        x1 = min(width, (left + across >> _SHIFT) + 2)
+        y1 = min(height, (top + down >> _SHIFT) + 2)
+        return np.s_[y0:y1, x0:x1] if x1 > x0 and y1 > y0 else None
+
+    def sees(self, left: float, right: float) -> bool:
+        """Whether anything between two canvas columns is in the picture."""
+        return right > 0 and left < self.mask.shape[1]
 
     def hazy(self, colour: ArrayLike, depth: float) -> Floats:
         """A colour as it looks from `depth` metres away."""
-        keep = np.float32(np.exp(-depth / self.visibility))
-        return self.haze + (np.asarray(colour, np.float32) - self.haze) * keep
+        keep = math.exp(-depth / self.visibility)
+        return np.asarray(colour, np.float32) * keep + self.haze * (1 - keep)
 
     def add_shadow(self, polygon: Floats) -> None:
         """Remember that the ground inside `polygon` lies in shadow."""
-        cv2.fillPoly(self.shadow, [_fixed(polygon)], 255, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(
+            self.shadow, [np.rint(polygon * _SUBPIXEL).astype(np.int32)], 255, cv2.LINE_8, _SHIFT
+        )
 
     def cast_shadows(self, strength: float) -> None:
         """Darken what `add_shadow` has collected by the share `strength`."""
@@ -147,13 +164,9 @@ class Canvas:
 
 
 def disc(centre: ArrayLike, radius: ArrayLike, corners: int = 14) -> Floats:
-    """An ellipse as a polygon, (corners, 2)."""
-    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False, dtype=np.float32)
+    """Ellipses (..., 2) as polygons (..., corners, 2)."""
+    angle = np.arange(corners, dtype=np.float32) * np.float32(2 * np.pi / corners)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    return np.asarray(centre, np.float32) + ring * np.asarray(radius, np.float32)
-
-
-def _fixed(points: Floats) -> NDArray[np.int32]:
-    # Far outside the canvas the exact place is irrelevant, but fixed-point numbers overflow.
-    limited = np.clip(points, -20000, 20000)
-    return np.rint(limited * _SUBPIXEL).astype(np.int32)
+    middle, reach = np.asarray(centre, np.float32), np.asarray(radius, np.float32)
+    shape: Floats = (middle[..., None, :] + ring * reach[..., None, :]).astype(np.float32)
+    return shape

@@ -40,14 +40,14 @@ class Light:
 
 #      zenith, horizon, visibility, clouds, shadow, exposure, warmth
 _WEATHER = {
-    "clear": ((86, 140, 205), (196, 214, 228), 190.0, 0.55, 0.45, 1.02, 1.03),
-    "overcast": ((164, 170, 178), (204, 206, 208), 130.0, 0.30, 0.12, 0.92, 0.99),
-    "evening": ((108, 112, 158), (244, 188, 136), 150.0, 0.45, 0.35, 0.86, 1.12),
+    "clear": ((86, 140, 205), (196, 214, 228), 190.0, 0.60, 0.45, 1.10, 1.03),
+    "overcast": ((164, 170, 178), (204, 206, 208), 130.0, 0.30, 0.12, 1.02, 0.99),
+    "evening": ((108, 112, 158), (244, 188, 136), 150.0, 0.45, 0.35, 0.94, 1.10),
     "fog": ((196, 199, 202), (206, 208, 209), 34.0, 0.05, 0.05, 1.00, 1.00),
-    "rain": ((128, 136, 146), (172, 178, 184), 75.0, 0.35, 0.08, 0.80, 0.96),
+    "rain": ((128, 136, 146), (172, 178, 184), 75.0, 0.35, 0.08, 0.86, 0.96),
     "night": ((24, 28, 48), (58, 56, 66), 110.0, 0.20, 0.10, 0.62, 1.02),
 }
-_USUAL = ((0.42, 0.26, 0.16, 0.06, 0.08, 0.02), (0.22, 0.20, 0.18, 0.14, 0.14, 0.12))
+_USUAL = ((0.46, 0.24, 0.15, 0.06, 0.07, 0.02), (0.22, 0.20, 0.18, 0.14, 0.14, 0.12))
 
 
 def draw_light(rng: np.random.Generator, hard: bool) -> Light:
@@ -67,7 +67,7 @@ def draw_light(rng: np.random.Generator, hard: bool) -> Light:
         sun=int(rng.choice((-1, 1))),
         shadow=shadow * float(rng.uniform(0.8, 1.25)),
         gain=(bright * np.array([warm, 1.0, 1 / warm])).astype(np.float32),
-        noise=float(rng.uniform(1.5, 4.0) * spread),
+        noise=float(rng.uniform(1.0, 3.0) * spread),
         blur=float(rng.uniform(0, 0.35) * spread),
         rain=kind == "rain",
         lamps=kind in {"night", "evening"},
@@ -84,10 +84,11 @@ def develop(canvas: Floats, light: Light, rng: np.random.Generator) -> NDArray[n
     if light.rain:
         _rain(image, rng)
     if light.blur > 0.15:
-        image = cv2.GaussianBlur(image, (0, 0), light.blur)
+        cv2.GaussianBlur(image, (0, 0), light.blur, dst=image)
     image += light.noise * rng.standard_normal((height, width, 1), np.float32)
     image += 0.6 * light.noise * rng.standard_normal(image.shape, np.float32)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    photograph: NDArray[np.uint8] = np.clip(image, 0, 255).astype(np.uint8)
+    return photograph
 
 
 def _rain(image: Floats, rng: np.random.Generator) -> None:

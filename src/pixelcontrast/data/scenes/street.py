@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelcontrast.data.scenes import things
 from pixelcontrast.data.scenes.canvas import OVERSAMPLING, Camera, Canvas
-from pixelcontrast.data.scenes.light import Light, develop, draw_light
+from pixelcontrast.data.scenes.light import develop, draw_light
 from pixelcontrast.data.scenes.things import (
     BUILDING,
     PAVEMENT,
@@ -21,7 +23,8 @@ from pixelcontrast.data.scenes.things import (
     Street,
 )
 
-_NEAR, _FAR = 2.2, 95.0
+_NEAR, _FAR, _END = 2.2, 95.0, 400.0
+"""Metres: the first house begins, the last one ends, the ground ends."""
 
 
 def render_street(
@@ -42,8 +45,8 @@ def render_street(
     street = Street(canvas, camera, light, rng, jitter=16.0 if hard else 8.0)
     walks = (float(rng.uniform(1.8, 3.8)), float(rng.uniform(1.8, 3.8)))
     _sky(street)
-    _skyline(street)
     _ground(street, half, walks, hard)
+    _skyline(street)
     fronts, standing = _arrange(street, half, walks, hard)
     canvas.cast_shadows(light.shadow)
     for _, draw in sorted(fronts, key=lambda item: -item[0]):
@@ -52,7 +55,8 @@ def render_street(
         draw()
     if rng.random() < 0.12:
         _bonnet(street)
-    small = cv2.resize(canvas.image, size[::-1], interpolation=cv2.INTER_AREA)
+    small = np.empty((*size, 3), np.float32)
+    cv2.resize(canvas.image, size[::-1], dst=small, interpolation=cv2.INTER_AREA)
     mask = canvas.mask[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING]
     return develop(small, light, rng), np.ascontiguousarray(mask)
 
@@ -64,16 +68,17 @@ def _sky(street: Street) -> None:
     canvas, light = street.canvas, street.light
     height, width = canvas.mask.shape
     canvas.mask[:] = SKY
-    down = np.linspace(0, 1, height, dtype=np.float32) * (height / street.camera.centre[1])
+    rows = min(height, round(street.camera.centre[1] * 1.15) + 4)
+    down = np.linspace(0, rows / street.camera.centre[1], rows, dtype=np.float32)
     blend = np.clip(down, 0, 1)[:, None, None] ** 1.3
-    canvas.image[:] = light.zenith * (1 - blend) + light.haze * blend
+    clear = light.zenith * (1 - blend) + light.haze * blend
     rough = street.rng.random((5, 7), np.float32)
     finer = street.rng.random((14, 10), np.float32)
-    cloud = cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC)
-    cloud += 0.5 * cv2.resize(finer, (width, height), interpolation=cv2.INTER_CUBIC)
+    cloud = cv2.resize(rough, (width, rows), interpolation=cv2.INTER_CUBIC)
+    cloud = cloud + 0.5 * cv2.resize(finer, (width, rows), interpolation=cv2.INTER_CUBIC)
     cover = np.clip((cloud - 0.78) * 2.2, 0, 1)[:, :, None] * light.clouds
     bright = np.clip(light.haze * 1.12 + 8, 0, 252)
-    canvas.image += cover * (bright - canvas.image)
+    canvas.image[:rows] = clear + cover * (bright - clear)
 
 
 def _skyline(street: Street) -> None:
@@ -103,19 +108,37 @@ def _ground(street: Street, half: float, walks: tuple[float, float], hard: bool)
     stone = street.tint(((146, 142, 138), (126, 124, 122), (158, 138, 124)))
     if rng.random() < (0.45 if hard else 0.15):
         stone = asphalt + rng.normal(0, 8)
-    # Bands of growing depth, so that haze and texture fade towards the horizon.
-    edges = (1.0, 6.0, 12.0, 22.0, 40.0, 80.0, 400.0)
-    for z0, z1 in zip(edges[-2::-1], edges[:0:-1], strict=True):
-        depth = 0.6 * z0 + 0.4 * min(z1, 150.0)
-        rough = {"depth": depth, "grain": 0.07, "blotch": 0.07}
-        fill(street.ground(-250, 250, z0, z1), grass, VEGETATION, **rough)
-        fill(street.ground(-half - walks[0], half + walks[1], z0, z1), stone, PAVEMENT, **rough)
-        fill(street.ground(-half, half, z0, z1), asphalt, ROAD, **rough)
-        for edge in (-half, half):
-            kerb = street.ground(edge - 0.14, edge + 0.14, z0, z1)
-            fill(kerb, stone * 1.14, PAVEMENT, depth=depth)
+    rough = {"grain": 0.07, "blotch": 0.07}
+    height, width = street.canvas.mask.shape
+    near = 0.7 * street.camera.focal * street.camera.height / (height - street.camera.centre[1])
+    horizon = street.quad((-500, 0, _END), (500, 0, _END))
+    bottom = np.array([(2 * width, 2 * height), (-width, 2 * height)], np.float32)
+    fill(np.concatenate([horizon, bottom]), grass, VEGETATION, **rough)
+    walk = street.ground(-half - walks[0], half + walks[1], near, _END)
+    fill(walk, stone, PAVEMENT, **rough)
+    fill(street.ground(-half, half, near, _END), asphalt, ROAD, **rough)
+    for edge in (-half, half):
+        fill(street.ground(edge - 0.14, edge + 0.14, near, _END), stone * 1.14, PAVEMENT)
     _paving(street, half, walks, stone)
     _markings(street, half)
+    _fade(street)
+
+
+def _fade(street: Street) -> None:
+    """Haze over the ground, by the distance of every pixel; the sky stays."""
+    canvas, camera = street.canvas, street.camera
+    height, width = canvas.mask.shape
+    first = max(0, round(camera.centre[1] - abs(camera.roll) * width))
+    across = np.arange(width, dtype=np.float32) - camera.centre[0]
+    down = np.arange(first, height, dtype=np.float32) - camera.centre[1]
+    below = down[:, None] * math.cos(camera.roll) - across * math.sin(camera.roll)
+    distance = camera.focal * camera.height / np.maximum(below, 0.5)
+    keep = cv2.exp(distance * np.float32(-1 / canvas.visibility))
+    keep[below <= 0.5] = 1
+    ground = canvas.image[first:]
+    ground -= canvas.haze
+    ground *= keep[:, :, None]
+    ground += canvas.haze
 
 
 def _paving(street: Street, half: float, walks: tuple[float, float], stone: np.ndarray) -> None:
@@ -123,7 +146,7 @@ def _paving(street: Street, half: float, walks: tuple[float, float], stone: np.n
     for left, right in ((-half - walks[0], -half - 0.14), (half + 0.14, half + walks[1])):
         for z in np.arange(3.0, 14.0, 1.2):
             joint = street.ground(left, right, z, z + 0.05)
-            street.canvas.fill(joint, stone * 0.84, PAVEMENT, depth=float(z))
+            street.canvas.fill(joint, stone * 0.84, PAVEMENT)
 
 
 def _markings(street: Street, half: float) -> None:
@@ -133,18 +156,18 @@ def _markings(street: Street, half: float) -> None:
     for _ in range(int(rng.integers(0, 4))):
         z, x = float(rng.uniform(4, 25)), float(rng.uniform(-half, half - 1))
         patch = street.ground(x, min(half, x + rng.uniform(0.6, 2)), z, z + rng.uniform(0.8, 4))
-        fill(patch, asphalt_patch, ROAD, depth=z, grain=0.1)
+        fill(patch, asphalt_patch, ROAD, grain=0.1)
     if rng.random() < 0.8:
         start = float(rng.uniform(1.5, 6))
         for z in np.arange(start, 80, 6.0):
-            fill(street.ground(-0.09, 0.09, z, z + 3), paint, ROAD, depth=float(z))
+            fill(street.ground(-0.09, 0.09, z, z + 3), paint, ROAD)
     if rng.random() < 0.35:
         for edge in (-half + 0.35, half - 0.35):
-            fill(street.ground(edge - 0.06, edge + 0.06, 1.5, 90), paint, ROAD, depth=12)
+            fill(street.ground(edge - 0.06, edge + 0.06, 1.5, 90), paint, ROAD)
     if rng.random() < 0.22:
         z = float(rng.uniform(5, 18))
         for x in np.arange(-half + 0.4, half - 0.5, 1.0):
-            fill(street.ground(x, x + 0.5, z, z + 3), paint, ROAD, depth=z, grain=0.05)
+            fill(street.ground(x, x + 0.5, z, z + 3), paint, ROAD, grain=0.05)
 
 
 def _arrange(
@@ -167,10 +190,10 @@ def _arrange(
             if rng.random() < leafy:
                 standing.append(_tree(street, kerb + side * 0.2, z, float(rng.uniform(4.5, 9))))
             elif rng.random() < 0.45:
-                standing.append((z, lambda x=kerb, z=z, side=side: street.post(side, x, z)))
+                standing.append((z, partial(street.post, side, kerb, z)))
             if rng.random() < 0.16:
                 x, at = wall - side * 0.6, z + 1.5
-                standing.append((at, lambda x=x, z=at: street.bin(x, z)))
+                standing.append((at, partial(street.bin, x, at)))
             z += float(rng.uniform(4.5, 10))
         z = float(rng.uniform(5.0, 9))
         while z < 60:
@@ -194,9 +217,7 @@ def _arrange(
     return fronts, standing
 
 
-def _line_street(
-    street: Street, side: int, wall: float, kind: str, fronts: list[_Drawing]
-) -> None:
+def _line_street(street: Street, side: int, wall: float, kind: str, fronts: list[_Drawing]) -> None:
     rng, z = street.rng, _NEAR
     base = float(rng.uniform(6, 16))
     while z < _FAR:
@@ -204,16 +225,17 @@ def _line_street(
         end = z + length
         if kind == "park" or (kind == "houses" and rng.random() < 0.35):
             high = float(rng.uniform(0.8, 1.8))
-            fronts.append((z, lambda z=z, e=end, h=high: street.hedge(wall, z, e, h)))
+            fronts.append((z, partial(street.hedge, wall, z, end, high)))
             for _ in range(2 if kind == "park" else 1):
-                at, x = z + float(rng.uniform(1.5, length)), wall + side * float(rng.uniform(1.5, 7))
+                at, x = (
+                    z + float(rng.uniform(1.5, length)),
+                    wall + side * float(rng.uniform(1.5, 7)),
+                )
                 fronts.append(_tree(street, x, max(at, 5.0), float(rng.uniform(6, 11))))
         else:
             high = float(rng.uniform(4.5, 7)) if kind == "houses" else base * rng.uniform(0.7, 1.35)
             pitched = kind == "houses" or rng.random() < 0.25
-            fronts.append(
-                (z, lambda z=z, e=end, h=high, p=pitched: street.house(side, wall, z, e, h, p))
-            )
+            fronts.append((z, partial(street.house, side, wall, z, end, float(high), pitched)))
             if side == street.light.sun:
                 reach = wall - side * min(high * 0.75, 11.0)
                 street.canvas.add_shadow(street.ground(wall, reach, z, end))
@@ -224,18 +246,18 @@ def _tree(street: Street, x: float, z: float, height: float) -> _Drawing:
     drift = -street.light.sun * height * 0.35
     reach = height * 0.28
     street.canvas.add_shadow(street.ground(x + drift - reach, x + drift + reach, z - 1, z + 2))
-    return z, lambda: street.tree(x, z, height)
+    return z, partial(street.tree, x, z, height)
 
 
 def _car(street: Street, x: float, z: float, *, ahead: bool) -> _Drawing:
     street.canvas.add_shadow(street.ground(x - 1.0, x + 1.0, z - 0.35, z + 4.4))
-    return z, lambda: street.car(x, z, ahead=ahead)
+    return z, partial(street.car, x, z, ahead=ahead)
 
 
 def _person(street: Street, x: float, z: float, hard: bool) -> _Drawing:
     height = float(street.rng.uniform(1.0 if hard else 1.25, 1.92))
     street.canvas.add_shadow(street.ground(x - 0.3, x + 0.3 - street.light.sun, z - 0.1, z + 0.3))
-    return z, lambda: street.person(x, z, height)
+    return z, partial(street.person, x, z, height)
 
 
 def _bonnet(street: Street) -> None:
@@ -248,6 +270,3 @@ def _bonnet(street: Street) -> None:
     corners = np.array([(width, height + 4), (0, height + 4)], np.float32)
     paint = street.tint(things.PAINTS)
     street.canvas.fill(np.concatenate([shape, corners]), paint, VOID, blotch=0.15)
-
-
-__all__ = ["Light", "render_street"]

@@ -48,7 +48,12 @@ class BatchLoader(DataLoader[T], Generic[T]):
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         for item in super().__iter__():
             if isinstance(item, Failure):
-                raise item.error
+                try:
+                    raise item.error
+                finally:
+                    # Else error -> traceback -> this frame -> item -> error would be a cycle, and
+                    # the workers would live until the garbage collector comes by.
+                    del item
             yield cast("T", item.batch() if isinstance(item, TrainPart) else item)
 
 
@@ -212,7 +217,9 @@ def _loader_options(workers: int, *, pin_memory: bool) -> dict[str, Any]:
         options |= {
             "worker_init_fn": _start_worker,
             "multiprocessing_context": _start_method(),
-            "persistent_workers": True,
+            # A training loader is read through once; for evaluation, forking anew costs less than
+            # keeping idle processes. Only importing everything again is dear.
+            "persistent_workers": _start_method() != "fork",
         }
     options["collate_fn"] = _as_is
     return options

@@ -100,23 +100,18 @@ class Geometry:
         return max(0, -self.top), min(height, rows - self.top), left, right
 
     def nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Source row of every crop row and source column of every crop column.
+        """Source row of every crop row, and source column of every crop column, of the valid box.
 
-        The source pixel whose square holds the mapped centre, in integer arithmetic; outside the
-        source its border pixels.
+        It is the source pixel whose square holds the mapped centre, in integer arithmetic.
         """
+        top, bottom, left, right = self.valid_box()
+        rows = self.top + np.arange(top, bottom)
+        columns = np.arange(left, right)
+        columns = self.left + (self.crop[1] - 1 - columns if self.flip else columns)
         return (
-            _nearest(self.top, self.crop[0], self.scaled[0], self.source[0], mirror=False),
-            _nearest(self.left, self.crop[1], self.scaled[1], self.source[1], mirror=self.flip),
+            (2 * rows + 1) * self.source[0] // (2 * self.scaled[0]),
+            (2 * columns + 1) * self.source[1] // (2 * self.scaled[1]),
         )
-
-
-def _nearest(
-    start: int, length: int, scaled: int, source: int, *, mirror: bool
-) -> NDArray[np.intp]:
-    at = np.arange(start, start + length, dtype=np.intp).clip(0, scaled - 1)
-    index = (2 * at + 1) * source // (2 * scaled)
-    return index[::-1] if mirror else index
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,47 +185,44 @@ def warp_image(image: Image, geometry: Geometry, fill: tuple[int, int, int]) -> 
     pixel. Below zoom 1/2 they would skip pixels, so the source is first averaged over k x k blocks,
     k the whole part of the shrink factor.
     """
-    matrix = geometry.matrix()
-    part, matrix = _needed_part(image, matrix, geometry)
-    height, width = geometry.crop
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(
-        part, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    top, bottom, left, right = geometry.valid_box()
+    (step_x, _, x), (_, step_y, y) = geometry.matrix()
+    block_y, block_x = (
+        max(1, a // b) for a, b in zip(geometry.source, geometry.scaled, strict=True)
     )
-    out = np.asarray(warped, np.uint8)
-    _fill_outside(out, geometry, fill)
+    rows, step_y, y = _window(step_y, y + step_y * top, bottom - top, len(image), block_y)
+    columns, step_x, x = _window(step_x, x + step_x * left, right - left, image.shape[1], block_x)
+    part = image[rows, columns]
+    if block_y > 1 or block_x > 1:
+        part = _block_mean(part, block_y, block_x)
+    inside = cv2.warpAffine(
+        part,
+        np.array([[step_x, 0.0, x], [0.0, step_y, y]]),
+        (right - left, bottom - top),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    if inside.shape[:2] == geometry.crop:
+        return np.asarray(inside, np.uint8)
+    out = np.empty((*geometry.crop, 3), np.uint8)
+    out[:] = fill
+    out[top:bottom, left:right] = inside
     return out
 
 
-def _needed_part(
-    image: Image, matrix: NDArray[np.float64], geometry: Geometry
-) -> tuple[Image, NDArray[np.float64]]:
-    """The part of the source that the crop looks at, block averaged if need be, and the new map.
+def _window(
+    step: float, start: float, count: int, length: int, block: int
+) -> tuple[slice, float, float]:
+    """The pixels that `count` samples from `start` on look at, and step and start inside them.
 
-    Cutting first keeps coordinates small (OpenCV warps at most 32,767 pixels a side) and leaves the
-    rest of a memory-mapped image on the disk. One block of margin keeps interpolation unchanged.
+    Cutting them out keeps coordinates small (OpenCV warps at most 32,767 pixels a side) and leaves
+    the rest of a memory-mapped image on the disk. A margin of a block leaves interpolation as it
+    was. The window begins at a whole block, and the new step and start count in blocks.
     """
-    corners = matrix @ np.array(
-        [[0, geometry.crop[1] - 1], [0, geometry.crop[0] - 1], [1, 1]], dtype=np.float64
-    )
-    matrix = matrix.copy()
-    window = []
-    blocks = [1, 1]
-    for axis in (1, 0):  # coordinate y is image axis 0
-        length = geometry.source[1 - axis]
-        block = max(1, length // geometry.scaled[1 - axis])
-        first = math.floor(corners[axis].min() / block - 1) * block
-        last = math.ceil(corners[axis].max() / block + 2) * block
-        first = min(max(0, first), (length - 1) // block * block)
-        last = max(min(length, last), first + 1)
-        window.append(slice(first, last))
-        blocks[1 - axis] = block
-        matrix[axis] /= block
-        matrix[axis, 2] += (0.5 - first) / block - 0.5
-    part = image[window[0], window[1]]
-    if blocks != [1, 1]:
-        part = _block_mean(part, blocks[0], blocks[1])
-    return part, matrix
+    ends = (start, start + step * (count - 1))
+    first = max(0, math.floor(min(ends) / block) - 1) * block
+    last = min(length, (math.ceil(max(ends) / block) + 2) * block)
+    return slice(first, last), step / block, (start - first + 0.5) / block - 0.5
 
 
 def _block_mean(image: Image, rows: int, columns: int) -> Image:
@@ -246,17 +238,10 @@ def _block_mean(image: Image, rows: int, columns: int) -> Image:
 def warp_mask(mask: Image, geometry: Geometry, ignore_index: int) -> Image:
     """The crop of a mask (H, W): exact nearest neighbour, `ignore_index` outside the source."""
     rows, columns = geometry.nearest()
-    out = mask.take(rows, axis=0).take(columns, axis=1)
-    _fill_outside(out, geometry, ignore_index)
-    return out
-
-
-def _fill_outside(out: Image, geometry: Geometry, value: int | tuple[int, int, int]) -> None:
     top, bottom, left, right = geometry.valid_box()
-    out[:top] = value
-    out[bottom:] = value
-    out[:, :left] = value
-    out[:, right:] = value
+    out = np.full(geometry.crop, ignore_index, np.uint8)
+    out[top:bottom, left:right] = mask.take(rows, axis=0).take(columns, axis=1)
+    return out
 
 
 def inside_boxes(boxes: Tensor, size: Size) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class AnchorSample:
     """Chosen pixels; a fixed number of rows, of which the valid ones are meant.
 
-    Rows that are not valid point to a pixel that exists but must not be used.
+    Rows that are not valid point to some pixel of `image`, which must not be used.
     """
 
     index: Tensor
@@ -134,14 +134,13 @@ def sample_per_class(
     slot = torch.arange(per_class, device=labels.device)
     valid = (slot < starts.diff()[:, None]).flatten()
     index = order[_inside(starts[:-1, None] + slot, key).flatten()]
-    index = torch.where(valid, index, 0)
-    classes = torch.arange(groups, device=labels.device) % num_classes
-    spread = classes[:, None].expand(groups, per_class).flatten()
+    group = torch.arange(valid.numel(), device=labels.device) // per_class
+    image = group // num_classes
     return AnchorSample(
-        index=index,
-        labels=torch.where(valid, spread, -1),
+        index=torch.where(valid, index, image * (key.numel() // images)),
+        labels=torch.where(valid, group % num_classes, -1),
         valid=valid,
-        image=index // (key.numel() // images),
+        image=image,
         hard=torch.zeros_like(valid),
     )
 

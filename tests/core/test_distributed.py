@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pixelcontrast.core.distributed import (
+    all_reduce_sum,
+    gather_rows,
+    gather_rows_with_grad,
+    keep_out_of_ddp,
+    mean_over_ranks,
+    rank,
+    world_size,
+)
+
+
+class Memory(nn.Module):
+    same_on_all_ranks = True
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(2))
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2, bias=False)
+        self.register_buffer("shared", torch.zeros(2))
+        self.memory = Memory()
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_without_a_process_group():
+    rows = torch.rand(3, 2, requires_grad=True)
+    assert (world_size(), rank()) == (1, 0)
+    assert gather_rows_with_grad(rows) is rows
+    assert torch.equal(gather_rows(rows), rows)
+    assert not gather_rows(rows).requires_grad
+    assert torch.equal(all_reduce_sum(rows), rows)
+    assert not all_reduce_sum(rows).requires_grad
+    mean = mean_over_ranks(rows.sum(), torch.tensor(3))
+    assert mean.item() == pytest.approx(rows.sum().item() / 3)
+    mean.backward()
+    torch.testing.assert_close(rows.grad, torch.full((3, 2), 1 / 3))
+
+
+def test_mean_over_nothing_is_an_attached_zero():
+    rows = torch.ones(1, requires_grad=True)
+    mean = mean_over_ranks(rows.sum() * 0, torch.tensor(0))
+    mean.backward()
+    assert mean.item() == 0
+    assert rows.grad.item() == 0
+
+
+def rows_of(process):
+    """Process 0 has two rows, process 1 three: rows 0 to 4 of one process."""
+    everything = torch.arange(10, dtype=torch.float64).view(5, 2).sin()
+    return everything[:2] if process == 0 else everything[2:]
+
+
+def pair_loss(rows, all_rows):
+    return (rows @ all_rows.T).exp().sum()
+
+
+def worker(process, port, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=process, world_size=2
+    )
+    try:
+        queue.put((process, collect(process)))
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def collect(process):
+    found = {"rank": rank(), "world": world_size()}
+    rows = rows_of(process)
+    found["rows"] = gather_rows(rows)
+    found["columns"] = gather_rows(rows[:1].t().contiguous().t()[:, 1], same_rows=True)
+    found["flags"] = gather_rows(rows[:, 0] > 0)
+    found["none"] = gather_rows(rows[: 3 * process])  # nothing on process 0
+    found["sum"] = all_reduce_sum(rows[0])
+    found["unchanged"] = torch.equal(rows, rows_of(process))
+
+    leaf = rows.clone().requires_grad_()
+    pair_loss(leaf, gather_rows_with_grad(leaf)).backward()
+    found["gradient"] = leaf.grad
+
+    torch.manual_seed(0)
+    network = Network()
+    network.shared.fill_(process + 1)
+    network.memory.kept.fill_(process + 1)
+    keep_out_of_ddp(network)
+    wrapped = DistributedDataParallel(network)
+    out = wrapped(rows.float())
+    mean_over_ranks(out.square().sum(), torch.tensor(len(rows))).backward()
+    found["kept"] = network.memory.kept
+    found["shared"] = network.shared
+    found["mean_gradient"] = network.layer.weight.grad
+    return {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in found.items()}
+
+
+@pytest.fixture(scope="module")
+def two():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=worker, args=(p, port, queue)) for p in range(2)]
+    for each in processes:
+        each.start()
+    results = dict(queue.get(timeout=120) for _ in processes)
+    for each in processes:
+        each.join(timeout=60)
+        assert each.exitcode == 0
+    return [
+        {k: v if isinstance(v, int) else torch.as_tensor(v) for k, v in results[p].items()}
+        for p in range(2)
+    ]
+
+
+def test_rows_arrive_in_rank_order(two):
+    everything = torch.cat([rows_of(0), rows_of(1)])
+    for process, found in enumerate(two):
+        assert (found["rank"], found["world"]) == (process, 2)
+        assert torch.equal(found["rows"], everything)
+        assert torch.equal(found["columns"], everything[[0, 2], 1])
+        assert torch.equal(found["flags"], everything[:, 0] > 0)
+        assert torch.equal(found["none"], rows_of(1))
+        assert torch.equal(found["sum"], everything[0] + everything[2])
+        assert found["unchanged"]
+
+
+def test_gradient_of_gathered_rows_is_that_of_one_process(two):
+    everything = torch.cat([rows_of(0), rows_of(1)]).requires_grad_()
+    pair_loss(everything, everything).backward()
+    torch.testing.assert_close(torch.cat([found["gradient"] for found in two]), everything.grad)
+
+
+def test_mean_weighs_items_not_processes(two):
+    torch.manual_seed(0)
+    network = Network()
+    everything = torch.cat([rows_of(0), rows_of(1)]).float()
+    (network(everything).square().sum() / 5).backward()
+    for found in two:
+        torch.testing.assert_close(found["mean_gradient"], network.layer.weight.grad)
+    assert not math.isclose(network.layer.weight.grad.abs().sum().item(), 0)
+
+
+def test_memories_are_not_broadcast_and_other_buffers_are(two):
+    for process, found in enumerate(two):
+        assert found["kept"].tolist() == [process + 1] * 2
+        assert found["shared"].tolist() == [1, 1]

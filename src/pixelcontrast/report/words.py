@@ -1,0 +1,228 @@
+"""A run's settings as sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pixelcontrast.report.run import Run, mapping, number
+from pixelcontrast.report.text import MISSING, TIMES, duration, figure, joined, quantity
+
+_METHODS = {
+    "supervised": (
+        "Supervised",
+        "The network learns from labelled pixels alone, by cross-entropy: the baseline.",
+    ),
+    "pico": (
+        "PiCo",
+        "Beside cross-entropy, pixel embeddings of one class are pulled together and those of "
+        "different classes pushed apart, across all images of a batch.",
+    ),
+}
+_DECODERS = {
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3+",
+    "fpn": "FPN",
+    "hrnet": "HRNet head",
+}
+
+
+def method_title(method: str) -> str:
+    """The method's name as its paper writes it."""
+    return _METHODS[method][0] if method in _METHODS else method
+
+
+def headline_sentence(run: Run) -> str:
+    """What was trained on what, in one or two sentences."""
+    data = str(run.dataset.get("name") or run.get("data.name") or "unknown data")
+    network = _network_name(run)
+    counts = _split_counts(run)
+    learnt = f"{method_title(run.method)} trained {network} on {data}"
+    labelled = counts.get("labeled", counts.get("train"))
+    if labelled is not None:
+        learnt += f", with {labelled:,} labelled images"
+        if counts.get("unlabeled"):
+            learnt += f" and {counts['unlabeled']:,} more without labels"
+    return learnt + "."
+
+
+def settings(run: Run) -> list[tuple[str, str]]:
+    """Headings and sentences about the run, in reading order; only what is known is said."""
+    parts = [
+        ("Method", _method(run)),
+        ("Network", _network(run)),
+        ("Data", _data(run)),
+        ("Views", _views(run)),
+        ("Optimisation", _optimisation(run)),
+        ("Evaluation", _evaluation(run)),
+        ("Machine", _machine(run)),
+    ]
+    return [(heading, sentence) for heading, sentence in parts if sentence]
+
+
+def method_options(run: Run) -> list[tuple[str, str]]:
+    """The method's own options as dotted names and values."""
+    return _flat(mapping(run.get("method")), "", skip=("name",))
+
+
+def hardware_name(run: Run) -> str:
+    """The processor that did the work."""
+    hardware = mapping(run.record.get("hardware"))
+    if hardware.get("gpu") and run.record.get("device") != "cpu":
+        count = number(hardware.get("gpus")) or 1
+        return f"{count:.0f} {TIMES} {hardware['gpu']}" if count > 1 else str(hardware["gpu"])
+    name = str(hardware.get("cpu") or "CPU") if hardware else "unknown machine"
+    cores = number(hardware.get("cores"))
+    return f"{name}, {cores:.0f} cores" if cores else name
+
+
+def _method(run: Run) -> str:
+    title, idea = _METHODS.get(run.method, (run.method, ""))
+    return f"{title}. {idea}".strip()
+
+
+def _network_name(run: Run) -> str:
+    encoder = run.get("model.encoder") or mapping(run.record.get("model")).get("encoder")
+    decoder = run.get("model.decoder") or mapping(run.record.get("model")).get("decoder")
+    if not encoder and not decoder:
+        return "a network"
+    shown = _DECODERS.get(str(decoder), str(decoder)) if decoder else "a network"
+    return f"{shown} on {encoder}" if encoder else shown
+
+
+def _network(run: Run) -> str:
+    model = mapping(run.record.get("model"))
+    if not run.get("model") and not model:
+        return ""
+    text = _network_name(run)
+    total, kept = number(model.get("parameters")), number(model.get("parameters_inference"))
+    if total is not None:
+        text += f", {quantity(total)} parameters"
+        if kept is not None and kept < total:
+            text += f" ({quantity(kept)} of them kept after training)"
+    if run.get("model.weights_file"):
+        start = "encoder weights read from a file"
+    elif run.get("model.pretrained") is True:
+        start = "encoder pretrained"
+    elif run.get("model.pretrained") is False:
+        start = "trained from random weights"
+    else:
+        start = ""
+    return f"{text}; {start}." if start else f"{text}."
+
+
+def _split_counts(run: Run) -> dict[str, int]:
+    splits = mapping(run.dataset.get("splits"))
+    found = {name: mapping(split).get("count") for name, split in splits.items()}
+    return {str(name): count for name, count in found.items() if isinstance(count, int)}
+
+
+def _data(run: Run) -> str:
+    if not run.dataset:
+        return ""
+    sentences = [f"{run.dataset.get('name', 'Unnamed data set')}: {len(run.classes)} classes"]
+    words = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
+    counts = [f"{count:,} {words.get(n, n)}" for n, count in _split_counts(run).items() if count]
+    if counts:
+        sentences[0] += f", {joined(counts)} images"
+    labelled = run.get("data.labeled")
+    if isinstance(labelled, str):
+        sentences.append(f"The labelled images are the split “{labelled}”")
+    elif labelled is not None:
+        seed = run.get("data.labeled_seed")
+        sentences.append(f"Labels were limited to {labelled} (choice drawn with seed {seed})")
+    return ". ".join(sentences) + "."
+
+
+def _views(run: Run) -> str:
+    crop, scale = run.get("view.crop"), run.get("view.scale")
+    parts = []
+    if _is_pair(crop):
+        parts.append(f"random crops of {crop[0]} {TIMES} {crop[1]} pixels")
+    if _is_pair(scale):
+        parts.append(f"zoomed by {scale[0]:g} to {scale[1]:g}")
+    if run.get("view.flip"):
+        parts.append("mirrored at random")
+    if run.get("view.colour"):
+        parts.append("colours changed at random")
+    text = ", ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _optimisation(run: Run) -> str:
+    name, rate = run.get("optim.name"), number(run.get("optim.lr"))
+    parts = []
+    if name:
+        text = {"sgd": "SGD", "adamw": "AdamW"}.get(str(name), str(name))
+        if rate is not None:
+            text += f" at learning rate {figure(rate)}"
+            factor = number(run.get("optim.head_factor"))
+            if factor is not None and factor != 1:
+                text += f" ({factor:g} {TIMES} for decoder and heads)"
+        if run.get("optim.schedule"):
+            text += f", {run.get('optim.schedule')} schedule"
+        decay = number(run.get("optim.weight_decay"))
+        if decay:
+            text += f", weight decay {figure(decay)}"
+        parts.append(text)
+    steps, batch = number(run.get("train.steps")), number(run.get("train.batch"))
+    if steps is not None and batch is not None:
+        text = f"{steps:,.0f} steps of {batch:.0f} images"
+        accumulate = number(run.get("train.accumulate")) or 1
+        if accumulate > 1:
+            text += f", gradients summed over {accumulate:.0f} batches"
+        parts.append(text)
+    precision = run.record.get("precision") or run.get("train.precision")
+    if precision:
+        types = {"32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        parts.append(f"{types.get(str(precision), str(precision))} arithmetic")
+    ema = number(run.get("train.ema"))
+    if ema is not None:
+        parts.append(f"averaged weights (decay {ema:g}) scored beside the trained ones")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _evaluation(run: Run) -> str:
+    if run.result is None:
+        return ""
+    protocol = run.result.protocol
+    way = "whole images"
+    if protocol.get("mode") == "slide":
+        crop: Any = protocol.get("crop")
+        size = f" of {crop[0]} {TIMES} {crop[1]} pixels" if _is_pair(crop) else ""
+        way = f"sliding windows{size}"
+    scales = protocol.get("scales")
+    if isinstance(scales, list | tuple) and list(scales) not in ([], [1], [1.0]):
+        way += ", at scales " + joined([f"{scale:g}" for scale in scales])
+    if protocol.get("flip"):
+        way += ", plain and mirrored"
+    count = len(run.result.images)
+    images = f" of {count:,} images" if count else ""
+    return f"Split “{run.result.split}”{images}: {way}, pixels of all images counted together."
+
+
+def _machine(run: Run) -> str:
+    if not run.record.get("hardware"):
+        return ""
+    seconds = number(run.record.get("seconds"))
+    took = f"; training took {duration(seconds)}" if seconds is not None else ""
+    return f"{hardware_name(run)}{took}."
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(number(part) is not None for part in value)
+    )
+
+
+def _flat(values: Any, prefix: str, skip: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    found = []
+    for key, value in mapping(values).items():
+        if key in skip:
+            continue
+        if mapping(value):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", MISSING if value is None else str(value)))
+    return found

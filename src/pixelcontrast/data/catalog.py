@@ -11,6 +11,7 @@ from pixelcontrast.data import camvid, folder
 from pixelcontrast.data.dataset import SegDataset
 from pixelcontrast.data.problems import raise_on_errors
 from pixelcontrast.data.splits import read_split
+from pixelcontrast.data.table import DATASET_SUMMARIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +28,22 @@ class Layout:
 
 DATASETS: Mapping[str, Layout] = {
     "camvid": Layout(
-        "CamVid as in the SegNet tutorial: train/ trainannot/ train.txt ...",
+        DATASET_SUMMARIES["camvid"],
         camvid.is_tutorial_layout,
         camvid.list_tutorial_layout,
     ),
     "camvid32": Layout(
-        f"CamVid as published, 32 colours: {camvid.RAW}/ {camvid.LABELS}/",
+        DATASET_SUMMARIES["camvid32"],
         camvid.is_original_layout,
         camvid.list_original_layout,
     ),
     "folder": Layout(
-        "your own: images/ with optional masks/ (same names), dataset.yaml, splits/*.txt",
+        DATASET_SUMMARIES["folder"],
         folder.is_contract_folder,
         folder.list_contract_folder,
     ),
     "images": Layout(
-        "images without masks, directly in the folder",
+        DATASET_SUMMARIES["images"],
         folder.is_image_folder,
         folder.list_image_folder,
     ),

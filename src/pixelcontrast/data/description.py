@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from pixelcontrast.core.errors import DataError, did_you_mean
+from pixelcontrast.core.files import write_text
 from pixelcontrast.data.dataset import Colour, DatasetInfo
 from pixelcontrast.data.labels import colour_name
-from pixelcontrast.data.reading import write_bytes
 
 KEYS = ("name", "classes", "palette", "ignore_index", "label_map")
 """What `dataset.yaml` may hold; all of it is optional."""
@@ -84,7 +84,7 @@ def write_description(path: Path, info: DatasetInfo) -> None:
             for key, target in info.label_map.items()
         }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    write_bytes(path, text.encode())
+    write_text(path, text)
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
-from pixelcontrast.core.errors import DataError
 from pixelcontrast.data.dataset import MAX_CLASSES, DatasetInfo, Sample, SegDataset
 from pixelcontrast.data.description import info_from_description, read_description
-from pixelcontrast.data.labels import stored_keys
+from pixelcontrast.data.inspection import stored_values
 from pixelcontrast.data.problems import Problem, error, warning
-from pixelcontrast.data.reading import IMAGE_SUFFIXES, read_stored_mask
+from pixelcontrast.data.proposals import propose_new, shown_values
+from pixelcontrast.data.reading import IMAGE_SUFFIXES
 from pixelcontrast.data.splits import complete_splits, listed_splits, read_split
 
 Splits = Mapping[str, tuple[str, ...]]
@@ -93,14 +91,21 @@ def _describe(root: Path, samples: tuple[Sample, ...], problems: list[Problem]) 
 
 def _infer_classes(masks: list[Path], ignore: int, problems: list[Problem]) -> tuple[str, ...]:
     """Names for the classes 0..max of the stored values, when nobody has named them."""
-    seen = np.zeros(65536, bool)
+    # Damaged and coloured masks are reported by `check_dataset`, each with its remedy.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for values in pool.map(_stored_values, masks):
-            seen[values] = True
-    seen[ignore] = False
-    highest = int(np.flatnonzero(seen).max(initial=-1))
+        seen = {int(v) for values in pool.map(stored_values, masks) for v in values}
+    highest = max(seen - {ignore}, default=-1)
     count = min(highest + 1, MAX_CLASSES, ignore)
-    if count:
+    if len(used := sorted(seen - {ignore})) > 1 and highest >= 2 * len(used):
+        problems.append(
+            error(
+                "sparse-values",
+                f"the masks hold the values {shown_values(used)}: too sparse to be class ids",
+                file=masks[0].parent,
+                fix=f"say what they mean in {DESCRIPTION}: {propose_new(used)}",
+            )
+        )
+    elif count:
         problems.append(
             warning(
                 "classes-inferred",
@@ -109,17 +114,6 @@ def _infer_classes(masks: list[Path], ignore: int, problems: list[Problem]) -> t
             )
         )
     return tuple(f"class_{i}" for i in range(count))
-
-
-def _stored_values(path: Path) -> np.ndarray:
-    # Damaged and coloured masks are reported by `check_dataset`, each with its remedy.
-    try:
-        keys = stored_keys(read_stored_mask(path), DatasetInfo("unknown", ()))
-    except DataError:
-        return np.zeros(0, np.int64)
-    if keys.ndim == 3:
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(np.bincount(np.clip(keys, 0, 65535).ravel()))
 
 
 def _is_image(path: Path) -> bool:

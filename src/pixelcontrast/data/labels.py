@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from pixelcontrast.core.errors import DataError
 from pixelcontrast.data.dataset import Colour, DatasetInfo
 
+_RANGE = 1 << 16
+"""Stored integers are below this."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMask:
@@ -47,9 +50,7 @@ def map_mask(stored: StoredMask, info: DatasetInfo, path: str | Path) -> NDArray
     elif keyed.dtype == np.uint8:
         mapped = np.asarray(cv2.LUT(np.ascontiguousarray(keyed), value_table(info)))
     else:
-        inside = (keyed >= 0) & (keyed < 65536)
-        mapped = value_table(info, 65536)[np.where(inside, keyed, 0)]
-        mapped[~inside] = undeclared_mark(info)
+        mapped = value_targets(keyed.astype(np.int64), info)
     unknown = mapped == undeclared_mark(info)
     if unknown.any():
         raise _undeclared(keyed[unknown], info, path)
@@ -88,6 +89,21 @@ def value_table(info: DatasetInfo, size: int = 256) -> NDArray[np.uint8]:
         if isinstance(key, int) and 0 <= key < size:
             table[key] = target
     return table
+
+
+def value_targets(values: NDArray[np.int64], info: DatasetInfo) -> NDArray[np.uint8]:
+    """Class id of each stored integer, `undeclared_mark` where none is declared."""
+    inside = (values >= 0) & (values < _RANGE)
+    targets = value_table(info, _RANGE)[np.where(inside, values, 0)]
+    targets[~inside] = undeclared_mark(info)
+    return targets
+
+
+def colour_targets(codes: NDArray[np.int64], info: DatasetInfo) -> NDArray[np.uint8]:
+    """Class id of each colour 0xRRGGBB, `undeclared_mark` where none is declared."""
+    mark, pairs = _frozen(info)
+    known = dict(pairs)
+    return np.array([known.get(code, mark) for code in codes.tolist()], np.uint8)
 
 
 def pack_colours(colours: NDArray[np.integer]) -> NDArray[np.int32]:

@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import struct
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pixelcontrast.core.errors import DataError
+from pixelcontrast.core.files import atomic_path
 from pixelcontrast.data.dataset import Colour, DatasetInfo
 from pixelcontrast.data.labels import StoredMask, map_mask
 
@@ -141,7 +141,7 @@ def write_mask(
     """Save class ids (H, W) as PNG, with `palette` as its colours; the file appears whole or not.
 
     Args:
-        path: target file; its folder must exist.
+        path: target file.
         mask: class ids; unlisted ids such as the ignore index are shown in black.
         palette: RGB colours of the ids 0, 1, ...; without it the file is grey.
     """
@@ -150,23 +150,14 @@ def write_mask(
         flat = np.zeros((256, 3), np.uint8)
         flat[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
         picture.putpalette(flat.tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` to a neighbour file, then rename it to `path`: readers never see half a file."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Replace a file in one step: readers never see half of it."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _read_bytes(path: str | Path) -> bytes:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.core.files import write_text
 from pixelcontrast.data.dataset import Sample, SegDataset
 from pixelcontrast.data.problems import Problem, error, warning
-from pixelcontrast.data.reading import IMAGE_SUFFIXES, write_bytes
+from pixelcontrast.data.reading import IMAGE_SUFFIXES
 
 HOLD_OUT = 0.2
 """Share of the images with masks that becomes `val` when the folder names no such split."""
@@ -55,8 +56,7 @@ def read_split(path: Path) -> tuple[str, ...]:
 
 def write_split(path: Path, ids: Iterable[str]) -> None:
     """Write `ids` one a line; the folder is made, and the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, "".join(f"{i}\n" for i in ids).encode())
+    write_text(path, "".join(f"{i}\n" for i in ids))
 
 
 def verify_split(
@@ -200,63 +200,64 @@ def complete_splits(
 ) -> tuple[dict[str, tuple[str, ...]], list[Problem]]:
     """Fill in the usual splits that a folder does not name.
 
-    * `train`: images with masks that are in no `val`, `test` or `unlabeled` list.
-    * `val`: images with masks that no list names; if there are none, `HOLD_OUT` of `train`
-      (at least one image, the same ones each time), which leave `train` and `labeled`.
-    * `labeled`: the images of `train` that have masks.
+    * `train`: all images that are in no `val` or `test` list, with and without masks.
+    * `val`: if the folder names `train`, the images with masks that no list names; otherwise, or
+      if there are none, `HOLD_OUT` of the images of `train` with masks (at least one, the same
+      ones each time), which leave `train` and `labeled`.
+    * `labeled`: the images of `train` that have masks and are not listed as `unlabeled`.
     * `unlabeled`: the rest of `train`, and images without masks that no list names.
     """
-    masked = [sample.id for sample in samples if sample.mask is not None]
-    has_mask = set(masked)
+    has_mask = {sample.id for sample in samples if sample.mask is not None}
+    usable = has_mask - set(given.get("unlabeled", ()))
     splits = {name: tuple(ids) for name, ids in given.items()}
     named = {i for ids in given.values() for i in ids}
+    apart = {i for name in ("val", "test") for i in given.get(name, ())}
+    train = list(given.get("train", [s.id for s in samples if s.id not in apart]))
+    labeled = list(given.get("labeled", [i for i in train if i in usable]))
     problems: list[Problem] = []
-    apart = {i for name in ("val", "test", "unlabeled") for i in given.get(name, ())}
-    train = list(given.get("train", [i for i in masked if i not in apart]))
-    labeled = list(given["labeled"]) if "labeled" in given else None
     if "val" not in given:
-        free = [i for i in masked if i not in named] if "train" in given else []
-        val = free or _hold_out(train, has_mask, labeled)
+        free = [s.id for s in samples if s.id in has_mask - named] if "train" in given else []
+        val = free or _hold_out([i for i in train if i in usable], set(given.get("labeled", ())))
+        problems = [_no_val(len(val), free=bool(free))] if has_mask else []
         if val:
             splits["val"] = tuple(val)
             out = set(val)
             train = [i for i in train if i not in out]
-            labeled = None if labeled is None else [i for i in labeled if i not in out]
-            origin = "images with masks that no list names" if free else "a fixed hold-out of train"
-            problems.append(
-                warning(
-                    "no-val-split",
-                    f"no val split is named; {len(val)} images are used: {origin}",
-                    fix="list the ids in splits/val.txt to choose them yourself",
-                )
-            )
-        elif masked:
-            problems.append(
-                warning("no-val-split", "too few images with masks to hold some out for validation")
-            )
-    if train:
-        splits["train"] = tuple(train)
-    if labeled is None:
-        labeled = [i for i in train if i in has_mask]
-    if labeled:
-        splits["labeled"] = tuple(labeled)
+            labeled = [i for i in labeled if i not in out]
+    splits.update(
+        {name: tuple(ids) for name, ids in (("train", train), ("labeled", labeled)) if ids}
+    )
     if "unlabeled" not in given:
         inside = set(labeled)
         pool = [i for i in train if i not in inside]
-        pool += [s.id for s in samples if s.mask is None and s.id not in named]
+        pool += [s.id for s in samples if s.id not in has_mask | named]
         if pool:
             splits["unlabeled"] = tuple(dict.fromkeys(pool))
     return splits, problems
 
 
-def _hold_out(train: list[str], has_mask: set[str], labeled: list[str] | None) -> list[str]:
-    # Ranking by hash keeps the choice for old images when new ones are added.
-    inside = set(labeled or ())
-    masked = [i for i in train if i in has_mask]
+def _no_val(count: int, *, free: bool) -> Problem:
+    if not count:
+        return warning(
+            "no-val-split",
+            "too few images with masks to hold some out for validation",
+            fix="add masks, or list at least one image in splits/val.txt",
+        )
+    origin = "all images with masks that no list names" if free else "a fixed part of train"
+    return warning(
+        "no-val-split",
+        f"no list names the split val; {count} images are used: {origin}",
+        fix="list ids in splits/val.txt to choose them yourself",
+    )
+
+
+def _hold_out(masked: list[str], labeled: set[str]) -> list[str]:
+    # Labelled images are spared where possible. Ranking by hash keeps the choice for old images
+    # when new ones are added.
     if len(masked) < 2:
         return []
-    spare = [i for i in masked if i not in inside] if inside else masked
-    ranked = sorted(spare or masked, key=lambda i: hashlib.sha256(i.encode()).digest())
+    pool = [i for i in masked if i not in labeled] or masked
+    ranked = sorted(pool, key=lambda i: hashlib.sha256(i.encode()).digest())
     chosen = set(ranked[: max(1, round(HOLD_OUT * len(masked)))])
     return [i for i in masked if i in chosen]
 

@@ -108,7 +108,7 @@ def make_scenes(
             name = f"{split}_{number:0{digits}}"
             image, mask = render_scene(_FIRST[split] + number, size, seed, hard)
             sample = Sample(name, root / "images" / f"{name}.jpg", root / "masks" / f"{name}.png")
-            write_bytes(sample.image, _jpeg(image))
+            _write_jpeg(sample.image, image)
             write_mask(root / "masks" / f"{name}.png", mask, SCENES_INFO.palette)
             pixels[name] = np.bincount(mask.ravel(), minlength=256)
             samples.append(sample)
@@ -147,9 +147,9 @@ def _clear(root: Path, overwrite: bool) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
+def _write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
     # Without chroma subsampling: signs and people are only a few pixels wide.
     options = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR]
     options.append(cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    return bytes(encoded.tobytes())
+    write_bytes(path, encoded.tobytes())

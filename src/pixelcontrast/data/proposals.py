@@ -1,0 +1,174 @@
+"""Masks with values nobody declared: what is wrong, and the label map that would mend it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from pixelcontrast.data.dataset import MAX_CLASSES, DatasetInfo
+from pixelcontrast.data.inspection import Inspected
+from pixelcontrast.data.labels import (
+    colour_name,
+    colour_targets,
+    pack_colours,
+    undeclared_mark,
+    unpack_colour,
+    value_targets,
+)
+from pixelcontrast.data.problems import Problem, error
+
+_SHOWN = 12
+_NO_LABELS = (
+    "so many {} are no labels: export the masks as PNG with one value a class, without smoothing "
+    "or lossy compression"
+)
+
+
+def undeclared_problems(found: Sequence[Inspected], info: DatasetInfo) -> list[Problem]:
+    """One error for every mask with undeclared values or colours, or with a binary 0/255 coding.
+
+    Each carries the label map that would fit all masks together.
+    """
+    values = _total((item.values, item) for item in found)
+    if set(values) == {0, 255} and info.label_map is None and info.num_classes <= 2:
+        # Under the identity map 255 is ignored, so such masks would teach nothing but class 0.
+        return _binary_problems(found, info)
+    colours = _total((item.colours, item) for item in found)
+    has_map = any(isinstance(key, tuple) for key in info.label_map or {})
+    problems = []
+    for item in found:
+        unknown = _undeclared(item, info)
+        if unknown and item.values is not None:
+            code, what = "undeclared-values", f"undeclared label values {_counted(unknown)}"
+            fix = propose_values(values, info)
+        elif unknown:
+            named = {colour_name(unpack_colour(code)): n for code, n in unknown.items()}
+            code, what = "undeclared-colours", f"undeclared colours {_counted(named)}"
+            if not has_map:
+                code, what = "colour-mask", f"colours, and no label map for them: {_counted(named)}"
+            fix = propose_colours(colours, info)
+        else:
+            continue
+        problems.append(error(code, what, file=item.sample.mask, fix=fix))
+    return problems
+
+
+def propose_values(total: Mapping[int, int], info: DatasetInfo) -> str:
+    """A label map, as text for `dataset.yaml`, for all stored integers of a data set.
+
+    Args:
+        total: stored value -> pixels.
+        info: the description the values do not fit.
+    """
+    values = sorted(value for value in total if value != info.ignore_index)
+    count = info.num_classes
+    if len(values) > MAX_CLASSES:
+        return _NO_LABELS.format("values")
+    if not count:
+        return propose_new(values)
+    if info.label_map is None and values == list(range(1, count + 1)):
+        pairs = dict(zip(values, info.classes, strict=True))
+        return f"if the values count from 1, add {_map_text(pairs)}"
+    if info.label_map is None and len(values) == count > 1:
+        pairs = dict(zip(values, info.classes, strict=True))
+        return f"if the values follow the order of the classes, add {_map_text(pairs)}"
+    targets = value_targets(np.array(values, np.int64), info).tolist()
+    pairs = {v: _target_text(target, info) for v, target in zip(values, targets, strict=True)}
+    return f"say what they mean in dataset.yaml, for example {_map_text(pairs)}"
+
+
+def propose_colours(total: Mapping[int, int], info: DatasetInfo) -> str:
+    """A label map for all stored colours of a data set, from its palette where that fits.
+
+    Args:
+        total: colour 0xRRGGBB -> pixels.
+        info: the description the colours do not fit.
+    """
+    if len(total) > MAX_CLASSES:
+        return _NO_LABELS.format("colours")
+    codes = sorted(total, key=lambda code: -total[code])
+    names = [colour_name(unpack_colour(code)) for code in codes]
+    if not info.num_classes:
+        fresh = [f"class_{i}" for i in range(len(codes))]
+        pairs = dict(zip(names, fresh, strict=True))
+        return (
+            f"in dataset.yaml, with your own names: {_classes_text(fresh)} and {_map_text(pairs)}"
+        )
+    palette = {
+        int(pack_colours(np.array(c))): n for c, n in zip(info.palette, info.classes, strict=True)
+    }
+    targets = colour_targets(np.array(codes, np.int64), info).tolist()
+    mark = undeclared_mark(info)
+    pairs = {
+        name: palette.get(code, "ignore") if target == mark else _target_text(target, info)
+        for name, code, target in zip(names, codes, targets, strict=True)
+    }
+    return f"say what they mean in dataset.yaml, for example {_map_text(pairs)}"
+
+
+def propose_new(values: Sequence[int]) -> str:
+    """Classes and a label map for stored integers nobody has described."""
+    fresh = [f"class_{i}" for i in range(len(values))]
+    return f"{_classes_text(fresh)} and {_map_text(dict(zip(values, fresh, strict=True)))}"
+
+
+def shown_values(values: Sequence[object]) -> str:
+    """The first values of a list, as text."""
+    shown = ", ".join(str(value) for value in values[:_SHOWN])
+    return shown + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
+
+
+def _binary_problems(found: Sequence[Inspected], info: DatasetInfo) -> list[Problem]:
+    names = info.classes if info.num_classes == 2 else ("background", "object")
+    pairs = dict(zip((0, 255), names, strict=True))
+    fix = f"in dataset.yaml: {_classes_text(names)} and {_map_text(pairs)}"
+    return [
+        error(
+            "binary-mask",
+            "the masks hold only 0 and 255, and 255 means ignored, not a class",
+            file=item.sample.mask,
+            fix=fix,
+        )
+        for item in found
+        if item.values is not None and 255 in item.values
+    ]
+
+
+def _total(masks: Iterable[tuple[np.ndarray | None, Inspected]]) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for codes, item in masks:
+        if codes is not None and item.counts is not None:
+            total.update(dict(zip(codes.tolist(), item.counts.tolist(), strict=True)))
+    return total
+
+
+def _undeclared(item: Inspected, info: DatasetInfo) -> dict[int, int]:
+    """Undeclared stored integers or colours of a mask -> pixels."""
+    codes = item.values if item.values is not None else item.colours
+    if codes is None or item.counts is None:
+        return {}
+    wrong = item.targets(info) == undeclared_mark(info)
+    return dict(zip(codes[wrong].tolist(), item.counts[wrong].tolist(), strict=True))
+
+
+def _counted(pixels: Mapping[int, int] | Mapping[str, int]) -> str:
+    ordered = sorted(pixels.items(), key=lambda item: -item[1])
+    return shown_values([f"{value} ({count} px)" for value, count in ordered])
+
+
+def _target_text(target: int, info: DatasetInfo) -> str:
+    return info.classes[target] if target < info.num_classes else "ignore"
+
+
+def _classes_text(names: Sequence[str]) -> str:
+    return f"classes: [{', '.join(names)}]"
+
+
+def _map_text(pairs: Mapping[int, str] | Mapping[str, str]) -> str:
+    inside = ", ".join(
+        f"{key if isinstance(key, int) else chr(34) + key + chr(34)}: {name}"
+        for key, name in pairs.items()
+    )
+    return f"label_map: {{{inside}}}"

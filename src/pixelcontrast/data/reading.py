@@ -119,8 +119,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
         DataError: when the file is missing or its header is damaged.
     """
     with _opened(Path(path), path) as picture:
+        orientation = _orientation(picture)
+        if picture.format == "TIFF" and orientation >= 5:
+            # Depending on its version, Pillow has turned the size of a TIFF already, or not.
+            picture = _upright(picture)
+            orientation = 1
         width, height = picture.size
-        return (width, height) if _orientation(picture) >= 5 else (height, width)
+        return (width, height) if orientation >= 5 else (height, width)
 
 
 def ends_properly(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ from pixelcontrast.losses.tile_math import (
     softplus_any,
     softplus_bounded,
 )
-from pixelcontrast.losses.tiling import Roles, Rows, Share, Tile, roles
+from pixelcontrast.losses.tiling import Roles, Rows, Share, Tile
 from pixelcontrast.losses.workspace import Masks, Workspace
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class KeyTiles:
         collect: bool,
     ) -> None:
         self._anchors, self._rows = anchors, rows
+        self._blocks = rows.split(anchors)
         self._keys, self._key_rows = keys, key_rows
         self._settings, self._work = settings, work
         self._masks = Masks(
@@ -66,60 +67,59 @@ class KeyTiles:
 
     def add_denominators(self, stats: Statistics) -> None:
         """First sweep: Z, and the sum of positive similarities where all keys are below."""
-        for row, key, vectors, shares in self._pairs():
-            count_positives = shares.positive is not Share.NONE and not self._settings.negatives
-            if shares.denominator is Share.NONE and not count_positives:
+        for i, row, j, keys, shares in self._pairs():
+            at = row.at
+            with_value = shares.positive is not Share.NONE and not self._settings.negatives
+            if shares.denominator is Share.NONE and not with_value:
                 continue
-            at = slice(row.start, row.stop)
-            logits = self._logits(row, vectors, self._settings.scale)
-            denominator, positive = self._role_masks(row, key, shares)
-            if count_positives:
+            logits = self._logits(i, keys, self._settings.scale)
+            denominator, positive = self._masks.of(i, j, shares)
+            if with_value:
                 if self._attracted is not None:
-                    self._attracted[at] += (
-                        vectors.sum(0) if positive is None else positive @ vectors
-                    )
+                    self._attracted[at] += keys.sum(0) if positive is None else positive @ keys
                 hits = logits if positive is None else positive.mul_(logits)
                 stats.value[at] += hits.sum(1)
-            if shares.denominator is Share.NONE:
-                continue
-            if stats.shift is None:
-                power = logits.exp2_()
-                if denominator is not None:
-                    power.mul_(denominator)
-            else:
-                power = logits
-                stats.shift[at], factor = exp2_shifted(power, stats.shift[at], denominator)
-                stats.total[at] *= factor
-                if self._repelled is not None:
-                    self._repelled[at] *= factor[:, None]
-            stats.total[at] += power.sum(1)
-            if self._repelled is not None:
-                self._repelled[at].addmm_(power, vectors)
+            if shares.denominator is not Share.NONE:
+                self._add_tile(stats, at, logits, denominator, keys)
+
+    def _add_tile(
+        self, stats: Statistics, at: slice, logits: Tensor, mask: Tensor | None, keys: Tensor
+    ) -> None:
+        """One tile of the denominator."""
+        repelled = None if self._repelled is None else self._repelled[at]
+        if stats.shift is None:
+            logits.exp2_()
+            if mask is not None:
+                logits.mul_(mask)
+        else:
+            stats.shift[at], factor = exp2_shifted(logits, stats.shift[at], mask)
+            stats.total[at] *= factor
+            if repelled is not None:
+                repelled.mul_(factor[:, None])
+        stats.total[at] += logits.sum(1)
+        if repelled is not None:
+            repelled.addmm_(logits, keys)
 
     def add_positives(self, stats: Statistics) -> None:
         """Second sweep: the terms of positives with a denominator each."""
         log2_total = None if stats.shift is None else stats.log2_total()
-        for row, key, vectors, shares in self._pairs():
+        for i, row, j, keys, shares in self._pairs():
             if shares.positive is Share.NONE:
                 continue
-            at = slice(row.start, row.stop)
-            mask = self._role_masks(row, key, Roles(Share.NONE, shares.positive))[1]
+            at = row.at
+            mask = self._masks.positive(i, j, shares)
             if log2_total is None:
+                inverse = self._logits(i, keys, -self._settings.scale).exp2_()
                 value, hits, sigma = softplus_bounded(
-                    self._logits(row, vectors, -self._settings.scale).exp2_(),
-                    stats.total[at, None],
-                    mask,
-                    1,
-                    self._settings.folds,
-                    self._work,
+                    inverse, stats.total[at, None], mask, 1, self._settings.folds, self._work
                 )
             else:
-                logits = self._logits(row, vectors, self._settings.scale)
+                logits = self._logits(i, keys, self._settings.scale)
                 value, hits, sigma = softplus_any(logits, log2_total[at], mask)
             stats.value[at] += value
             stats.sigma[at] += hits
             if self._attracted is not None:
-                self._attracted[at].addmm_(sigma, vectors)
+                self._attracted[at].addmm_(sigma, keys)
 
     def collected(self, repel: Tensor, attract: Tensor) -> Tensor:
         """(N, D) gradient of every anchor formed during the sweeps, for anchor weights of 1.
@@ -129,7 +129,7 @@ class KeyTiles:
             attract: (N,) weight of the sum over the positives.
         """
         if self._repelled is None or self._attracted is None:
-            raise RuntimeError("this sweep collected no gradient")
+            raise RuntimeError("these sweeps collected no gradient")
         out = self._repelled.mul_(repel[:, None]).sub_(self._attracted.mul_(attract[:, None]))
         self._repelled = self._attracted = None
         return out
@@ -143,68 +143,47 @@ class KeyTiles:
         """
         of_anchors = torch.zeros_like(self._anchors) if need_anchors else None
         of_keys = self._anchors.new_zeros(self._keys.shape) if need_keys else None
-        of_tile, current = None, None
-        for row, key, vectors, shares in self._pairs():
+        of_tile, current = None, -1
+        for i, row, j, keys, shares in self._pairs():
+            if j != current:
+                self._store(of_keys, of_tile, current)
+                of_tile, current = torch.zeros_like(keys) if need_keys else None, j
             if shares == (Share.NONE, Share.NONE):
                 continue
-            at = slice(row.start, row.stop)
-            part = pull.part(at)
-            logits = self._logits(row, vectors, self._settings.scale)
+            part = pull.part(row.at)
+            power = self._logits(i, keys, self._settings.scale)
             if part.shift is not None:
-                logits.sub_(part.shift[:, None]).clamp_max_(CLAMP)
+                power.sub_(part.shift[:, None]).clamp_max_(CLAMP)
             weight = pair_gradient(
-                logits.exp2_(),
+                power.exp2_(),
                 part,
                 None,
                 shares,
-                self._role_masks(row, key, shares),
+                self._masks.of(i, j, shares),
                 self._work,
                 negatives=self._settings.negatives,
             )
             if of_anchors is not None:
-                of_anchors[at].addmm_(weight, vectors)
-            if of_keys is not None:
-                if key is not current:
-                    self._store(of_keys, of_tile, current)
-                    of_tile, current = torch.zeros_like(vectors), key
-                of_tile.addmm_(weight.T, self._anchors[at])
-        if of_keys is not None:
-            self._store(of_keys, of_tile, current)
+                of_anchors[row.at].addmm_(weight, keys)
+            if of_tile is not None:
+                of_tile.addmm_(weight.T, self._blocks[i])
+        self._store(of_keys, of_tile, current)
         return of_anchors, of_keys
 
-    def _store(self, of_keys: Tensor, of_tile: Tensor | None, tile: Tile | None) -> None:
+    def _store(self, of_keys: Tensor | None, of_tile: Tensor | None, j: int) -> None:
         """The gradient of one tile of keys at its place."""
-        if of_tile is None or tile is None:
-            return
-        at = slice(tile.start, tile.stop)
-        order = self._key_rows.order
-        of_keys[at if order is None else order[at]] = of_tile
+        if of_keys is not None and of_tile is not None:
+            at, order = self._key_rows.tiles[j].at, self._key_rows.order
+            of_keys[at if order is None else order[at]] = of_tile
 
-    def _pairs(self) -> Iterator[tuple[Tile, Tile, Tensor, Roles]]:
+    def _pairs(self) -> Iterator[tuple[int, Tile, int, Tensor, Roles]]:
         """All tiles, keys outside, with the vectors of the keys."""
-        settings = self._settings
-        for key in self._key_rows.tiles:
-            vectors = self._key_rows.take_tile(self._keys, key, self._anchors.dtype)
-            for row in self._rows.tiles:
-                shares = roles(
-                    row,
-                    key,
-                    own_image=settings.own_image,
-                    negatives=settings.negatives,
-                    itself=self._masks.itself(row, key),
-                )
-                yield row, key, vectors, shares
+        for j, key in enumerate(self._key_rows.tiles):
+            keys = self._key_rows.take_tile(self._keys, key, self._anchors.dtype)
+            for i, row in enumerate(self._rows.tiles):
+                yield i, row, j, keys, self._masks.roles(i, j)
 
-    def _logits(self, row: Tile, vectors: Tensor, scale: float) -> Tensor:
-        out = self._work("logits", row.stop - row.start, len(vectors))
-        anchors = self._anchors[row.start : row.stop]
-        return torch.addmm(out, anchors, vectors.T, beta=0, alpha=scale, out=out)
-
-    def _role_masks(
-        self, row: Tile, key: Tile, shares: Roles
-    ) -> tuple[Tensor | None, Tensor | None]:
-        some = Share.SOME
-        return (
-            self._masks.denominator(row, key) if shares.denominator is some else None,
-            self._masks.positive(row, key) if shares.positive is some else None,
-        )
+    def _logits(self, i: int, keys: Tensor, scale: float) -> Tensor:
+        anchors = self._blocks[i]
+        out = self._work("logits", len(anchors), len(keys))
+        return torch.addmm(out, anchors, keys.T, beta=0, alpha=scale, out=out)

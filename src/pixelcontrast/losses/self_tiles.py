@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pixelcontrast.losses.tile_math import Pull, Statistics, pair_gradient, softplus_bounded
-from pixelcontrast.losses.tiling import Roles, Rows, Share, Tile, roles
+from pixelcontrast.losses.tiling import Rows, Share
 from pixelcontrast.losses.workspace import Masks, Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
     from pixelcontrast.losses.settings import Settings
@@ -29,108 +27,114 @@ class SelfTiles:
         rows: their ids and tiles.
         settings: the formula.
         work: scratch memory.
+        keep: tiles of 2^s' and masks are kept from sweep to sweep, for small matrices.
     """
 
-    def __init__(self, anchors: Tensor, rows: Rows, settings: Settings, work: Workspace) -> None:
-        self._anchors, self._rows, self._settings, self._work = anchors, rows, settings, work
+    def __init__(
+        self,
+        anchors: Tensor,
+        rows: Rows,
+        settings: Settings,
+        work: Workspace,
+        *,
+        keep: bool,
+    ) -> None:
+        self._rows, self._settings, self._work = rows, settings, work
+        self._anchors, self._blocks = anchors, rows.split(anchors)
+        self._kept: dict[tuple[int, int], Tensor] | None = {} if keep else None
         self._masks = Masks(
-            rows, rows, own_image=settings.own_image, negatives=settings.negatives, work=work
+            rows,
+            rows,
+            own_image=settings.own_image,
+            negatives=settings.negatives,
+            work=work,
+            keep=keep,
         )
+        tiles = range(len(rows.tiles))
+        self._pairs = [(i, j, self._masks.roles(i, j)) for i in tiles for j in tiles[i:]]
 
     def add_denominators(self, stats: Statistics) -> None:
         """First sweep: Z, and the sum of positive similarities where all keys are below."""
-        for row, key, shares in self._pairs():
+        totals, values = self._rows.split(stats.total), self._rows.split(stats.value)
+        for i, j, shares in self._pairs:
             count_positives = shares.positive is not Share.NONE and not self._settings.negatives
             if shares.denominator is Share.NONE and not count_positives:
                 continue
-            here, there = slice(row.start, row.stop), slice(key.start, key.stop)
-            logits = self._logits(row, key, self._settings.scale)
-            mask_denominator, mask_positive = self._role_masks(row, key, shares)
+            logits = self._logits(i, j, self._settings.scale, keep=self._kept is not None)
+            denominator, positive = self._masks.of(i, j, shares)
             if count_positives:
                 hits = logits
-                if mask_positive is not None:
-                    hits = torch.mul(logits, mask_positive, out=mask_positive)
-                stats.value[here] += hits.sum(1)
-                if row is not key:
-                    stats.value[there] += hits.sum(0)
-            if shares.denominator is Share.NONE:
-                continue
+                if positive is not None:
+                    hits = torch.mul(logits, positive, out=self._work("masked", *positive.shape))
+                _add_sums(values, i, j, hits)
             power = logits.exp2_()
-            if mask_denominator is not None:
-                power.mul_(mask_denominator)
-            stats.total[here] += power.sum(1)
-            if row is not key:
-                stats.total[there] += power.sum(0)
+            if self._kept is not None:
+                self._kept[i, j] = power
+            if denominator is not None:
+                out = self._work("masked", *denominator.shape)
+                power = torch.mul(power, denominator, out=out)
+            if shares.denominator is not Share.NONE:
+                _add_sums(totals, i, j, power)
 
     def add_positives(self, stats: Statistics) -> None:
         """Second sweep: the terms of positives with a denominator each."""
-        for row, key, shares in self._pairs():
+        totals, values, sigmas = (
+            self._rows.split(part) for part in (stats.total, stats.value, stats.sigma)
+        )
+        for i, j, shares in self._pairs:
             if shares.positive is Share.NONE:
                 continue
-            inverse = self._logits(row, key, -self._settings.scale).exp2_()
-            mask = self._role_masks(row, key, Roles(Share.NONE, shares.positive))[1]
-            for axis, tile in ((1, row), (0, key)) if row is not key else ((1, row),):
-                at = slice(tile.start, tile.stop)
-                total = stats.total[at]
+            if self._kept is not None and (i, j) in self._kept:
+                power = self._kept[i, j]
+                inverse = torch.reciprocal(power, out=self._work("logits", *power.shape))
+            else:
+                inverse = self._logits(i, j, -self._settings.scale).exp2_()
+            mask = self._masks.positive(i, j, shares)
+            for at, axis in ((i, 1), (j, 0)) if i != j else ((i, 1),):
                 value, sigma, _ = softplus_bounded(
                     inverse,
-                    total[:, None] if axis else total,
+                    totals[at][:, None] if axis else totals[at],
                     mask,
                     axis,
                     self._settings.folds,
                     self._work,
                 )
-                stats.value[at] += value
-                stats.sigma[at] += sigma
+                values[at].add_(value)
+                sigmas[at].add_(sigma)
 
     def gradient(self, pull: Pull) -> Tensor:
         """(N, D) sum over all pairs of their weight times the other vector."""
         out = torch.zeros_like(self._anchors)
-        for row, key, shares in self._pairs():
+        outs, pulls = self._rows.split(out), [pull.part(t.at) for t in self._rows.tiles]
+        for i, j, shares in self._pairs:
             if shares == (Share.NONE, Share.NONE):
                 continue
-            here, there = slice(row.start, row.stop), slice(key.start, key.stop)
+            power = None if self._kept is None else self._kept.get((i, j))
+            if power is None:
+                power = self._logits(i, j, self._settings.scale).exp2_()
             weight = pair_gradient(
-                self._logits(row, key, self._settings.scale).exp2_(),
-                pull.part(here),
-                pull.part(there),
+                power,
+                pulls[i],
+                pulls[j],
                 shares,
-                self._role_masks(row, key, shares),
+                self._masks.of(i, j, shares),
                 self._work,
                 negatives=self._settings.negatives,
             )
-            out[here].addmm_(weight, self._anchors[there])
-            if row is not key:
-                out[there].addmm_(weight.T, self._anchors[here])
+            outs[i].addmm_(weight, self._blocks[j])
+            if i != j:
+                outs[j].addmm_(weight.T, self._blocks[i])
         return out
 
-    def _pairs(self) -> Iterator[tuple[Tile, Tile, Roles]]:
-        """The tiles on and above the diagonal."""
-        settings, tiles = self._settings, self._rows.tiles
-        for k, row in enumerate(tiles):
-            for key in tiles[k:]:
-                yield (
-                    row,
-                    key,
-                    roles(
-                        row,
-                        key,
-                        own_image=settings.own_image,
-                        negatives=settings.negatives,
-                        itself=row is key,
-                    ),
-                )
-
-    def _logits(self, row: Tile, key: Tile, scale: float) -> Tensor:
-        out = self._work("logits", row.stop - row.start, key.stop - key.start)
-        left, right = self._anchors[row.start : row.stop], self._anchors[key.start : key.stop]
+    def _logits(self, i: int, j: int, scale: float, *, keep: bool = False) -> Tensor:
+        left, right = self._blocks[i], self._blocks[j]
+        shape = left.shape[0], right.shape[0]
+        out = left.new_empty(shape) if keep else self._work("logits", *shape)
         return torch.addmm(out, left, right.T, beta=0, alpha=scale, out=out)
 
-    def _role_masks(
-        self, row: Tile, key: Tile, shares: Roles
-    ) -> tuple[Tensor | None, Tensor | None]:
-        some = Share.SOME
-        return (
-            self._masks.denominator(row, key) if shares.denominator is some else None,
-            self._masks.positive(row, key) if shares.positive is some else None,
-        )
+
+def _add_sums(sums: tuple[Tensor, ...], i: int, j: int, tile: Tensor) -> None:
+    """Row sums of the tile to its rows and, off the diagonal, column sums to its columns."""
+    sums[i].add_(tile.sum(1))
+    if i != j:
+        sums[j].add_(tile.sum(0))

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+KEPT_BYTES = 2 * 2**24
+"""Size of a matrix whose upper half, 16 MiB, is kept rather than computed twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A contrast, sorted and cut into tiles."""
@@ -41,7 +45,8 @@ class Plan:
     counts: Tensor
     """(n,) positives of each sorted anchor."""
     inv_temperature: float
-    work_size: int
+    keep: bool
+    """The symmetric half of the matrix is small enough to be kept for the backward pass."""
 
 
 @torch.compiler.disable  # Python decides tile by tile: a clean break in a compiled graph
@@ -62,8 +67,6 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
     """Rows sorted by class, tiles, and the constants of the formula."""
     anchors, key_set = contrast.anchors, contrast.keys
     dtype = statistics_dtype(anchors.dtype)
-    many = max(len(anchors), 0 if key_set is None else len(key_set.labels))
-    size = tile_size(len(anchors), many, anchors.device)
     own_image = contrast.images is not None
 
     label_ids, image_ids = [contrast.labels], [contrast.images]
@@ -82,10 +85,12 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
     sides = []
     own = None
     if key_set is not None:
+        size = tile_size(len(key_set.labels), anchors.device)
         sides.append(sort_rows(labels[1], images[1], None, size, dtype))
         if key_set.own is not None and len(key_set.labels):
             at = sides[0].inverse[key_set.own.clamp_min(0)]
             own = at.masked_fill(key_set.own < 0, -1)
+    size = tile_size(len(anchors), anchors.device)
     sides.insert(0, sort_rows(labels[0], images[0], own, size, dtype))
     norms = torch.stack([_longest(v) for v in vectors])
     facts = torch.cat([norms, *(side.facts for side in sides)]).tolist()
@@ -113,15 +118,22 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
         settings,
         in_order.to(dtype),
         contrast.inv_temperature,
-        size * size,
+        contrast.mutual and settings.bounded and rows.count**2 * dtype.itemsize <= KEPT_BYTES,
     )
 
 
-def tile_size(anchors: int, most: int, device: torch.device) -> int:
-    """Edge of a tile: 1 MiB of float32 stays in a core's cache, a GPU needs longer rows."""
+def tile_size(count: int, device: torch.device) -> int:
+    """Rows of a tile.
+
+    A float32 tile of 1 MiB stays in a core's cache, a GPU needs longer rows. Edges that are a
+    multiple of 256 slow the transposed product by a quarter (cache lines that collide).
+    """
     if device.type != "cpu":
         return 2048
-    return 256 if min(anchors, most) <= 2048 else 512
+    target = 288 if count <= 2048 else 528
+    pieces = max(round(count / target), 1)
+    edge = -(-count // (16 * pieces)) * 16
+    return max(edge + 16 if edge % 256 == 0 else edge, 16)
 
 
 def _longest(vectors: Tensor) -> Tensor:
@@ -145,7 +157,7 @@ class _Stream(torch.autograd.Function):
             parts = _parts(anchors, keys, plan, collect=collect)
             stats = _statistics(parts, plan)
             ctx.pull = _pull(stats, plan) if need_anchors or need_keys else None
-            ctx.collected = None
+            ctx.kept, ctx.collected = parts if plan.keep else None, None
             if collect and parts.against is not None:
                 repel = ctx.pull.repel
                 if stats.shift is not None:
@@ -164,7 +176,7 @@ class _Stream(torch.autograd.Function):
             weight = grad[: plan.rows.count] if order is None else grad[order]
             weight = weight.to(plan.counts.dtype) * plan.inv_temperature
             pull = ctx.pull.times(weight)
-            parts = _parts(anchors, keys, plan, collect=False)
+            parts = ctx.kept or _parts(anchors, keys, plan, collect=False)
             of_anchors = of_keys = mirrored = None
             if isinstance(parts.among, SelfTiles):
                 of_anchors = parts.among.gradient(pull)
@@ -199,14 +211,28 @@ class _Parts(NamedTuple):
     against: KeyTiles | None
 
 
-def _parts(anchors: Tensor, keys: Tensor | None, plan: Plan, *, collect: bool) -> _Parts:
+def _parts(
+    anchors: Tensor,
+    keys: Tensor | None,
+    plan: Plan,
+    *,
+    collect: bool,
+) -> _Parts:
+    """The work to be done.
+
+    Args:
+        anchors: (N, D) as the user gave them.
+        keys: (K, D) or None.
+        plan: of the same two.
+        collect: form the anchors' gradient against the keys during the sweeps.
+    """
     rows, key_rows, settings = plan.rows, plan.key_rows, plan.settings
     in_order = rows.take(anchors, plan.counts.dtype)
-    work = Workspace(plan.work_size, in_order)
+    work = Workspace(in_order)
     among: SelfTiles | KeyTiles | None = None
     against: KeyTiles | None = None
     if plan.mutual and settings.bounded:
-        among = SelfTiles(in_order, rows, settings, work)
+        among = SelfTiles(in_order, rows, settings, work, keep=plan.keep)
     elif plan.mutual:
         among = KeyTiles(in_order, rows, anchors, rows, settings, work, collect=False)
     if keys is not None and key_rows is not None:

@@ -138,7 +138,7 @@ def pair_gradient(
     *,
     negatives: bool,
 ) -> Tensor:
-    """Weight of each pair of a tile in the gradient, in place of `power`.
+    """Weight of each pair of a tile in the gradient.
 
     Args:
         power: 2^s', or 2^(s' - log2 Z) where the rows carry a shift.
@@ -154,15 +154,16 @@ def pair_gradient(
         pull = _attraction(power, rows, columns, work, negatives=negatives)
         if masks[1] is not None:
             pull.mul_(masks[1])
-    if shares.denominator is Share.NONE:
-        return power.zero_() if pull is None else pull.neg_()
+        if shares.denominator is Share.NONE:
+            return pull.neg_()
+    push = work("push", *power.shape)
     if columns is None:
-        power.mul_(rows.repel[:, None])
+        torch.mul(power, rows.repel[:, None], out=push)
     else:
-        power.mul_(torch.add(rows.repel[:, None], columns.repel, out=work("push", *power.shape)))
+        torch.add(rows.repel[:, None], columns.repel, out=push).mul_(power)
     if masks[0] is not None:
-        power.mul_(masks[0])
-    return power if pull is None else power.sub_(pull)
+        push.mul_(masks[0])
+    return push if pull is None else push.sub_(pull)
 
 
 def _attraction(

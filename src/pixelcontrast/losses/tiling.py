@@ -44,6 +44,11 @@ class Tile(NamedTuple):
     """Lowest and highest position of these rows among the keys, where they are keys themselves."""
     own_high: float
 
+    @property
+    def at(self) -> slice:
+        """The run as a slice."""
+        return slice(self.start, self.stop)
+
 
 class Roles(NamedTuple):
     """The roles of a pair of tiles."""
@@ -65,6 +70,10 @@ class Rows:
     """(N,) sorted position of the row among the keys, -1: absent."""
     tiles: tuple[Tile, ...]
 
+    def split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Views of the sorted `values`, one a tile."""
+        return values.split([tile.stop - tile.start for tile in self.tiles])
+
     @property
     def count(self) -> int:
         """Number of rows with a role."""
@@ -76,8 +85,8 @@ class Rows:
 
     def take_tile(self, vectors: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """The sorted rows of one tile."""
-        at = slice(tile.start, tile.stop)
-        return (vectors[at] if self.order is None else vectors[self.order[at]]).to(dtype)
+        order = self.order
+        return (vectors[tile.at] if order is None else vectors[order[tile.at]]).to(dtype)
 
     def put_back(self, rows: Tensor, total: int) -> Tensor:
         """Sorted rows at their place in the input of `total` rows, zeros elsewhere."""

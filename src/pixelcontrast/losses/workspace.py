@@ -6,34 +6,41 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pixelcontrast.losses.tiling import Share, roles
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pixelcontrast.losses.tiling import Rows, Tile
+    from pixelcontrast.losses.tiling import Roles, Rows
+
+    Blocks = tuple[Tensor, ...]
 
 
 class Workspace:
-    """Tile-sized scratch memory, allocated once a call.
+    """Scratch memory for tiles, allocated once a call.
 
     Args:
-        size: most elements of a tile.
         like: gives type and device.
     """
 
-    def __init__(self, size: int, like: Tensor) -> None:
-        self._size = size
+    def __init__(self, like: Tensor) -> None:
         self._like = like
         self._buffers: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, int, int], Tensor] = {}
 
     def __call__(self, name: str, rows: int, columns: int) -> Tensor:
         """An uninitialised (rows, columns) view of the buffer `name`."""
-        if name not in self._buffers:
-            self._buffers[name] = self._like.new_empty(self._size)
-        return self._buffers[name][: rows * columns].view(rows, columns)
+        view = self._views.get((name, rows, columns))
+        if view is None:
+            if name not in self._buffers or self._buffers[name].numel() < rows * columns:
+                self._buffers[name] = self._like.new_empty(rows * columns)
+            view = self._buffers[name][: rows * columns].view(rows, columns)
+            self._views[name, rows, columns] = view
+        return view
 
 
 class Masks:
-    """Role masks of one pair of tiles, 1 where the pair takes the role and 0 elsewhere.
+    """Roles of pairs of tiles, and masks: 1 where a pair takes a role and 0 elsewhere.
 
     Args:
         rows: sorted anchors.
@@ -41,67 +48,96 @@ class Masks:
         own_image: negatives come from the anchor's image alone.
         negatives: the denominator holds the negatives alone.
         work: scratch memory.
+        keep: every mask is made once and kept; else it is valid until the next one is made.
     """
 
     def __init__(
-        self, rows: Rows, keys: Rows, *, own_image: bool, negatives: bool, work: Workspace
+        self,
+        rows: Rows,
+        keys: Rows,
+        *,
+        own_image: bool,
+        negatives: bool,
+        work: Workspace,
+        keep: bool = False,
     ) -> None:
         self._rows, self._keys = rows, keys
         self._own_image, self._negatives = own_image, negatives
         self._work = work
+        self._kept: dict[tuple[str, int, int], Tensor] | None = {} if keep else None
+        self._labels = rows.split(rows.labels), keys.split(keys.labels)
+        self._images: tuple[Blocks, Blocks] | None = None
+        if own_image and rows.images is not None and keys.images is not None:
+            self._images = rows.split(rows.images), keys.split(keys.images)
 
-    def itself(self, row: Tile, key: Tile) -> bool:
+    def roles(self, i: int, j: int) -> Roles:
+        """What tile (i, j) can hold."""
+        return roles(
+            self._rows.tiles[i],
+            self._keys.tiles[j],
+            own_image=self._own_image,
+            negatives=self._negatives,
+            itself=self._itself(i, j),
+        )
+
+    def of(self, i: int, j: int, shares: Roles) -> tuple[Tensor | None, Tensor | None]:
+        """Masks of denominator and positives, None where all pairs or no pair take the role."""
+        return (
+            self._get("denominator", i, j) if shares.denominator is Share.SOME else None,
+            self.positive(i, j, shares),
+        )
+
+    def positive(self, i: int, j: int, shares: Roles) -> Tensor | None:
+        """Mask of the positives, None where all pairs or no pair are."""
+        return self._get("positive", i, j) if shares.positive is Share.SOME else None
+
+    def _get(self, name: str, i: int, j: int) -> Tensor:
+        make = self._positive if name == "positive" else self._denominator
+        if self._kept is None:
+            return make(i, j)
+        mask = self._kept.get((name, i, j))
+        if mask is None:
+            mask = self._kept[name, i, j] = make(i, j).clone()
+        return mask
+
+    def _itself(self, i: int, j: int) -> bool:
         """Whether the tile may hold pairs of an anchor with itself."""
         if self._rows is self._keys:
-            return row.start == key.start
-        return self._rows.own is not None and (row.own_low < key.stop and key.start <= row.own_high)
+            return i == j
+        row, key = self._rows.tiles[i], self._keys.tiles[j]
+        return self._rows.own is not None and (
+            row.own_low < key.stop and key.start <= row.own_high
+        )
 
-    def positive(self, row: Tile, key: Tile) -> Tensor:
+    def _positive(self, i: int, j: int) -> Tensor:
         """Pairs of one class, the anchor itself excepted."""
-        return self._drop_self(self._same_class(row, key, "positive"), row, key)
+        return self._drop_self(self._equal("positive", self._labels, i, j), i, j)
 
-    def denominator(self, row: Tile, key: Tile) -> Tensor:
+    def _denominator(self, i: int, j: int) -> Tensor:
         """Negatives, and for the form over all keys the positives, too."""
-        mask = self._same_class(row, key, "denominator")
+        mask = self._equal("denominator", self._labels, i, j)
         if self._negatives:
             mask.neg_().add_(1.0)
-            if self._own_image:
-                mask.mul_(self._same_image(row, key))
-        elif self._own_image:
-            torch.maximum(mask, self._same_image(row, key), out=mask)
+            if self._images is not None:
+                mask.mul_(self._equal("helper", self._images, i, j))
+        elif self._images is not None:
+            torch.maximum(mask, self._equal("helper", self._images, i, j), out=mask)
         else:
             mask.fill_(1.0)
-        return self._drop_self(mask, row, key)
+        return self._drop_self(mask, i, j)
 
-    def _same_class(self, row: Tile, key: Tile, name: str) -> Tensor:
-        return torch.eq(
-            self._rows.labels[row.start : row.stop, None],
-            self._keys.labels[None, key.start : key.stop],
-            out=self._buffer(name, row, key),
-        )
+    def _equal(self, name: str, ids: tuple[Blocks, Blocks], i: int, j: int) -> Tensor:
+        left, right = ids[0][i], ids[1][j]
+        return torch.eq(left[:, None], right, out=self._work(name, left.shape[0], right.shape[0]))
 
-    def _same_image(self, row: Tile, key: Tile) -> Tensor:
-        left, right = self._rows.images, self._keys.images
-        if left is None or right is None:
-            raise RuntimeError("negatives of the own image without image numbers")
-        return torch.eq(
-            left[row.start : row.stop, None],
-            right[None, key.start : key.stop],
-            out=self._buffer("helper", row, key),
-        )
-
-    def _drop_self(self, mask: Tensor, row: Tile, key: Tile) -> Tensor:
-        if not self.itself(row, key):
+    def _drop_self(self, mask: Tensor, i: int, j: int) -> Tensor:
+        if not self._itself(i, j):
             return mask
         own = self._rows.own
         if self._rows is self._keys or own is None:
             mask.diagonal().zero_()
             return mask
+        row, key = self._rows.tiles[i], self._keys.tiles[j]
         at = torch.arange(key.start, key.stop, device=own.device, dtype=own.dtype)
-        itself = torch.eq(
-            own[row.start : row.stop, None], at[None], out=self._buffer("helper", row, key)
-        )
+        itself = torch.eq(own[row.at, None], at, out=self._work("helper", *mask.shape))
         return mask.sub_(itself).clamp_min_(0.0)
-
-    def _buffer(self, name: str, row: Tile, key: Tile) -> Tensor:
-        return self._work(name, row.stop - row.start, key.stop - key.start)

@@ -39,7 +39,13 @@ def build_with_file(name: str, options: dict[str, Any], path: Path) -> Any:
                 name,
                 options,
                 pretrained=True,
-                pretrained_cfg_overlay={"file": str(path), "url": "", "hf_hub_id": ""},
+                # Without `custom_load` timm takes a transformer's file for a NumPy archive.
+                pretrained_cfg_overlay={
+                    "file": str(path),
+                    "url": "",
+                    "hf_hub_id": "",
+                    "custom_load": False,
+                },
             )
         except Exception as error:  # zip, pickle, safetensors and shape errors have no common base
             raise CheckpointError(

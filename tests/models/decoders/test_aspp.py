@@ -15,7 +15,7 @@ def test_rates_cover_the_same_part_of_the_image(stride, rates):
 
 
 def test_pooled_branch_sees_the_whole_image():
-    aspp = ASPP(3, 4, 16).eval()
+    aspp = ASPP(3, 32, 16).eval()
     x = torch.randn(1, 3, 5, 40)
     y = x.clone()
     y[..., 39] += 10  # beyond the reach of the largest rate from column 0

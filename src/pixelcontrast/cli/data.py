@@ -29,8 +29,8 @@ def check(
 
     from pixelcontrast.data import check_dataset, open_dataset
 
-    report = check_dataset(open_dataset(root, name))
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.text())
+    report = check_dataset(open_dataset(root, name, strict=False), decode_images=True)
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines() or ["no problems found"]))
     if report.errors:
         raise DataError(f"{len(report.errors)} errors", where=root)
 
@@ -41,11 +41,16 @@ def info(root: Root, name: Name = "auto") -> None:
     from pixelcontrast.data import check_dataset, open_dataset
 
     dataset = open_dataset(root, name)
-    report = check_dataset(dataset)
+    stats = check_dataset(dataset).stats
     typer.echo(f"{dataset.info.name} at {dataset.root.absolute()}")
-    for split, ids in dataset.splits.items():
-        typer.echo(f"  {split}: {len(ids)} images")
-    typer.echo(report.stats.table(dataset.info))
+    sizes = ", ".join(f"{n} of {h} x {w}" for h, w, n in stats.sizes[:5])
+    typer.echo(f"images: {stats.images} ({stats.labeled} with mask): {sizes}")
+    typer.echo("splits: " + ", ".join(f"{name} {count}" for name, count in stats.splits.items()))
+    width = max((len(c.name) for c in stats.classes), default=5)
+    typer.echo(f"classes, counted on {stats.counted}; {stats.ignored_share:.1%} ignored:")
+    for c in stats.classes:
+        mark = "  rare" if c.rare else ""
+        typer.echo(f"  {c.name:<{width}} {c.share:>7.2%} of pixels, in {c.images} images{mark}")
 
 
 @app.command()

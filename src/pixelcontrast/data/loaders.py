@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -230,6 +231,10 @@ def _as_is(item: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the training process
+    # decides when to stop, and workers end with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
+from pixelcontrast.data import problem_lines
 from pixelcontrast.engine.config import RunConfig, parse_config
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
@@ -103,7 +104,7 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
     sources = gather_sources(parse_config(draft).data)
     notes = resolve_auto(tree, sources)
     if sources.report is not None:
-        notes += sources.report.warning_lines()
+        notes += problem_lines(sources.report.warnings)
     if not sources.val:
         notes.append("no validation image has a mask: networks are not scored during training")
     return parse_config(tree), sources, notes

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.data import (
     CheckReport,
     Sample,
     SegDataset,
     check_dataset,
+    count_classes,
     image_size,
     make_scenes,
     make_split,
@@ -56,8 +56,11 @@ class Sources:
             },
         }
         if self.report is not None:
+            classes = self.report.stats.classes
             described["statistics"] = {
-                **self.report.stats.to_dict(),
+                "pixels": [c.pixels for c in classes],
+                "images": [c.images for c in classes],
+                "rare": list(self.report.stats.rare),
                 "unlabelled": len(self.unlabeled),
             }
         return described
@@ -75,18 +78,20 @@ def open_data(config: DataConfig) -> SegDataset:
             "no data set is given", where="data.root", fix="set data.root=FOLDER or use --data FOLDER"
         )
     root = config.root.expanduser()
-    if config.name == "scenes" and not root.exists():
-        scenes = config.scenes
-        make_scenes(
-            root,
-            train=scenes.train,
-            val=scenes.val,
-            test=scenes.test,
-            size=scenes.size,
-            seed=scenes.seed,
-            hard=scenes.hard,
-        )
-    return open_dataset(root, config.name)
+    if config.name == "scenes":
+        if not root.exists():
+            scenes = config.scenes
+            make_scenes(
+                root,
+                train=scenes.train,
+                val=scenes.val,
+                test=scenes.test,
+                size=scenes.size,
+                seed=scenes.seed,
+                hard=scenes.hard,
+            )
+        return open_dataset(root, "folder", strict=not config.check)
+    return open_dataset(root, config.name, strict=not config.check)
 
 
 def gather_sources(config: DataConfig) -> Sources:
@@ -95,40 +100,36 @@ def gather_sources(config: DataConfig) -> Sources:
     Raises:
         DataError: the data has errors (all of them are listed), or a split is empty.
     """
-    dataset = open_data(config)
+    dataset = _with_labels(open_data(config), config)
+    report = None
+    if config.check:
+        report = check_dataset(dataset)
+        report.raise_on_errors(dataset.root)
     train = dataset.select(config.train)
-    val = dataset.select(config.val) if config.val in dataset.splits else ()
-    report = check_dataset(dataset) if config.check else None
-    if report is not None and report.errors:
-        raise DataError(
-            f"the data set has {len(report.errors)} errors:\n{report.text()}",
-            where=dataset.root,
-            fix="mend the files, then look again with 'pixelcontrast data check'",
-        )
-    labeled = _labeled(dataset, train, config)
-    chosen = {sample.id for sample in labeled}
+    val = dataset.select(config.val) if dataset.splits.get(config.val) else ()
+    chosen = set(dataset.splits["labeled"])
     return Sources(
         dataset=dataset,
-        labeled=labeled,
-        unlabeled=tuple(sample for sample in train if sample.id not in chosen),
-        val=tuple(sample for sample in val if sample.mask is not None),
+        labeled=tuple(s for s in train if s.id in chosen and s.mask is not None),
+        unlabeled=tuple(s for s in train if s.id not in chosen or s.mask is None),
+        val=tuple(s for s in val if s.mask is not None),
         report=report,
     )
 
 
-def _labeled(
-    dataset: SegDataset, train: tuple[Sample, ...], config: DataConfig
-) -> tuple[Sample, ...]:
-    masked = tuple(sample for sample in train if sample.mask is not None)
+def _with_labels(dataset: SegDataset, config: DataConfig) -> SegDataset:
+    """The data set whose split `labeled` lists the training images whose masks may be used."""
     wanted = config.labeled
-    if wanted is None:
-        return masked
     if isinstance(wanted, str):
-        return dataset.select(wanted)
-    amount: Mapping[str, Any] = {"count": wanted} if isinstance(wanted, int) else {"fraction": wanted}
-    split = make_split(dataset, samples=masked, seed=config.labeled_seed, **amount)
-    chosen = set(split.ids)
-    return tuple(sample for sample in masked if sample.id in chosen)
+        return dataset.with_splits({"labeled": [s.id for s in dataset.select(wanted)]})
+    if wanted is None:
+        masked = [s.id for s in dataset.select(config.train) if s.mask is not None]
+        return dataset.with_splits({"labeled": masked})
+    amount: dict[str, Any] = {"count" if isinstance(wanted, int) else "fraction": wanted}
+    split = make_split(
+        dataset, count_classes(dataset), of=config.train, seed=config.labeled_seed, **amount
+    )
+    return dataset.with_splits({"labeled": split.ids})
 
 
 def resolve_auto(tree: dict[str, Any], sources: Sources) -> list[str]:
@@ -166,7 +167,7 @@ def median_frequency_weights(sources: Sources) -> list[float]:
         raise ConfigError(
             "class_weights=median_frequency needs the class counts", fix="set data.check=true"
         )
-    pixels = sources.report.stats.class_pixels
+    pixels = [c.pixels for c in sources.report.stats.classes]
     present = [count for count in pixels if count]
     middle = median(present) if present else 0.0
     return [round(middle / count, 4) if count else 0.0 for count in pixels]

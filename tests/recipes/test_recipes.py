@@ -1,0 +1,68 @@
+import subprocess
+import sys
+
+import pytest
+
+from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.recipes import (
+    dump,
+    load_recipe,
+    override,
+    parse_yaml,
+    recipe_names,
+    recipe_text,
+    summary,
+)
+
+
+def test_every_contrast_recipe_has_a_supervised_twin_that_differs_in_the_method_alone():
+    for name in recipe_names():
+        if not name.startswith("pico"):
+            continue
+        recipe, twin = load_recipe(name), load_recipe(name.replace("pico", "supervised", 1))
+        for tree in (recipe, twin):
+            del tree["name"], tree["method"]
+        assert recipe == twin, name
+
+
+def test_overrides_are_yaml_and_leave_the_original_alone():
+    tree = {"a": {"b": 1}, "c": 2}
+    changed = override(tree, ["a.b=[1, 2]", "a.new.deep=true", "c=null", "d=text"])
+    assert changed == {"a": {"b": [1, 2], "new": {"deep": True}}, "c": None, "d": "text"}
+    assert tree == {"a": {"b": 1}, "c": 2}
+
+
+@pytest.mark.parametrize("assignment", ["nothing", "=3", "c.d=1"])
+def test_bad_overrides_are_named(assignment):
+    with pytest.raises(ConfigError, match=assignment.split("=")[0] or "="):
+        override({"c": 2}, [assignment])
+
+
+def test_unknown_recipe_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="pico_camvid"):
+        recipe_text("pico_camvd")
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="missing.yaml"):
+        load_recipe(str(tmp_path / "missing.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match="broken.yaml"):
+        load_recipe(str(broken))
+    with pytest.raises(ConfigError, match="mapping"):
+        parse_yaml("- 1", "list")
+
+
+def test_dump_round_trips():
+    tree = load_recipe("pico_camvid_small")
+    assert parse_yaml(dump(tree), "dump") == tree
+
+
+def test_every_recipe_says_what_it_is_for():
+    assert all(len(summary(name)) > 10 for name in recipe_names())
+
+
+def test_recipes_do_not_load_torch():
+    code = "import sys, pixelcontrast, pixelcontrast.recipes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup, escape
 
 from pixelcontrast.report.text import figure
 
-WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 36
+WIDTH, HEIGHT = 520, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 12, 26
 
 Point = tuple[float, float]
+Style = Literal["line", "dashed", "pale", "raw"]
+_DEPTH = {"raw": 0, "pale": 1, "dashed": 2, "line": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,8 @@ class Series:
     """(x, y), x ascending, all finite."""
     colour: str
     """A CSS colour."""
-    dashed: bool = False
-    faint: bool = False
-    """Background detail: thin, pale, not in the legend."""
+    style: Style = "line"
+    """`pale`: another seed; `raw`: unsmoothed values behind a line, not in the legend."""
     mark: Point | None = None
     """A point that is ringed."""
 
@@ -48,23 +50,30 @@ def line_chart(
     *,
     y_format: Callable[[float], str] = figure,
     note: str = "",
+    from_zero: bool = False,
 ) -> Chart | None:
     """Lines over steps in one frame, None where no line has a point.
 
-    The vertical range covers all lines but for single outliers of the faint ones.
+    The vertical range covers all lines but for single outliers of the raw ones, and never so
+    little that noise looks like a trend: from zero, or at least a tenth of the largest value.
     """
     series = [line for line in series if line.points]
     if not series:
         return None
-    solid = [line for line in series if not line.faint] or series
+    solid = [line for line in series if line.style != "raw"] or series
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in solid for _, y in line.points]
-    faint = sorted(y for line in series if line.faint for _, y in line.points)
-    if faint:
-        ys += [faint[len(faint) // 50], faint[-1 - len(faint) // 50]]
+    raw = sorted(y for line in series if line.style == "raw" for _, y in line.points)
+    if raw:
+        ys += [raw[len(raw) // 50], raw[-1 - len(raw) // 50]]
+    if from_zero:
+        ys.append(0.0)
+    missing = 0.1 * max(map(abs, ys)) - (max(ys) - min(ys))
+    if missing >= 0:
+        ys += [max(ys) + (missing / 2 or 0.5), min(ys) - (missing / 2 or 0.5)]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
     x_range = (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
-    margin = 0.04 * ((max(ys) - min(ys)) or abs(max(ys)) or 1.0)
+    margin = 0.04 * (max(ys) - min(ys))
     y_range = (min(min(ys) - margin, y_ticks[0]), max(max(ys) + margin, y_ticks[-1]))
 
     def place(point: Point) -> Point:
@@ -80,13 +89,13 @@ def line_chart(
             for tick in x_ticks
             if x_range[0] <= tick <= x_range[1]
         ),
-        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>',
-        *(_line(line, place) for line in sorted(series, key=lambda line: not line.faint)),
+        _text(LEFT - 8, HEIGHT - BOTTOM + 18, "end", "step"),
+        *(_line(line, place) for line in sorted(series, key=lambda line: _DEPTH[line.style])),
         "</svg>",
     ]
     # Everything above is numbers, escaped text and colours from our own tables.
     svg = Markup("".join(parts))
-    return Chart(title, svg, tuple(line for line in series if not line.faint), note)
+    return Chart(title, svg, tuple(line for line in series if line.style != "raw"), note)
 
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
@@ -94,7 +103,7 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
     span = (high - low) or abs(high) or 1.0
     raw = span / wanted
     power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.75)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     found = [round(i * step, 12) for i in range(first, last + 1)]
     return found or [low]
@@ -109,28 +118,27 @@ def thinned(points: Sequence[Point], most: int = 240) -> list[Point]:
     ]
 
 
-def smoothed(points: Sequence[Point], share: float = 0.04) -> list[Point]:
-    """Running means over a window of `share` of the line, centred, shorter at the ends."""
+def smoothed(points: Sequence[Point], share: float = 0.05) -> list[Point]:
+    """Running means over a centred window of `share` of the line, cut off at the ends."""
     reach = round(len(points) * share / 2)
     sums = [0.0]
     for _, y in points:
         sums.append(sums[-1] + y)
     smooth = []
     for i, (x, _) in enumerate(points):
-        near = min(reach, i, len(points) - 1 - i)
-        smooth.append((x, (sums[i + near + 1] - sums[i - near]) / (2 * near + 1)))
+        first, last = max(i - reach, 0), min(i + reach + 1, len(points))
+        smooth.append((x, (sums[last] - sums[first]) / (last - first)))
     return smooth
 
 
 def _line(line: Series, place: Callable[[Point], Point]) -> str:
     corners = [place(point) for point in line.points]
-    kind = "faint" if line.faint else "dashed" if line.dashed else "line"
     colour = escape(line.colour)
     if len(corners) == 1:
-        x, y = corners[0]
+        ((x, y),) = corners
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
-    drawn = f'<path class="{kind}" d="{path}" stroke="{colour}"/>'
+    drawn = f'<path class="{line.style}" d="{path}" stroke="{colour}"/>'
     if line.mark is not None:
         x, y = place(line.mark)
         drawn += f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4.5" stroke="{colour}"/>'
@@ -138,16 +146,17 @@ def _line(line: Series, place: Callable[[Point], Point]) -> str:
 
 
 def _y_tick(y: float, label: str) -> str:
-    return (
-        f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-        f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">'
-        f"{escape(label)}</text>"
+    return f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>' + _text(
+        LEFT - 8, y + 4, "end", label
     )
 
 
 def _x_tick(x: float, label: str) -> str:
     low = HEIGHT - BOTTOM
+    return f'<path class="grid short" d="M{x:.1f} {low}v5"/>' + _text(x, low + 18, "middle", label)
+
+
+def _text(x: float, y: float, anchor: str, label: str) -> str:
     return (
-        f'<path class="grid short" d="M{x:.1f} {low}v5"/>'
-        f'<text class="tick" x="{x:.1f}" y="{low + 18}" text-anchor="middle">{escape(label)}</text>'
+        f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(label)}</text>'
     )

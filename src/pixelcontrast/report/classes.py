@@ -57,6 +57,8 @@ class Confusion:
     image: str
     """A data URI in place of the table where there are too many classes; else empty."""
     numbers: bool
+    cell: int
+    """Width of a cell in CSS pixels."""
     mistakes: tuple[tuple[str, str, float], ...]
     """True class, predicted class and share, most frequent first."""
 
@@ -145,6 +147,7 @@ def confusion_of(scores: SegScores, names: tuple[str, ...], *, most: int = 8) ->
         shares=tuple(map(tuple, shares.tolist())) if table else (),
         image="" if table else _matrix_picture(shares),
         numbers=count <= LARGEST_NUMBERS,
+        cell=max(34, min(54, 640 // count)) if count <= LARGEST_NUMBERS else 16,
         mistakes=tuple(mistake for mistake in mistakes if mistake[2] >= 0.005),
     )
 

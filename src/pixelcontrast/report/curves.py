@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pixelcontrast.report.chart import Chart, Series, line_chart, smoothed, thinned
+from pixelcontrast.report.chart import Chart, Series, Style, line_chart, smoothed, thinned
 from pixelcontrast.report.groups import COLOURS, Group
 from pixelcontrast.report.run import Line, Run, number
-from pixelcontrast.report.text import figure
 
 _STATS: dict[str, tuple[str, str]] = {
     "anchors": (
@@ -35,12 +34,14 @@ _STATS: dict[str, tuple[str, str]] = {
         "gap to the similarity within a class is what the contrast achieves.",
     ),
 }
+_SIMILARITIES = {"positive_similarity": "within a class", "negative_similarity": "between classes"}
 _OTHER_STAT = "Logged by the method at each step."
 
 
 def learning_curves(groups: Sequence[Group]) -> list[Chart]:
-    """Validation mIoU, losses and learning rate."""
-    charts = [_validation(groups), *_losses(groups), _rate(groups)]
+    """Validation mIoU, losses, learning rate and speed."""
+    speed = _trained(groups, "images_per_second", "Training images per second", "", zero=True)
+    charts = [_validation(groups), *_losses(groups), _rate(groups), speed]
     return [chart for chart in charts if chart is not None]
 
 
@@ -49,10 +50,14 @@ def diagnostic_curves(groups: Sequence[Group]) -> list[Chart]:
     names = _keys(groups, "stat/")
     order = list(_STATS)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
-    charts = []
+    charts: list[Chart | None] = []
+    if sum(len(group.runs) for group in groups) == 1 and set(_SIMILARITIES) <= set(names):
+        names = [name for name in names if name not in _SIMILARITIES]
+        charts.append(_similarities(groups[0].runs[0]))
     for name in names:
         title, note = _STATS.get(name, (name.replace("_", " ").replace("/", ": "), _OTHER_STAT))
-        charts.append(_trained(groups, f"stat/{name}", title, note))
+        zero = name in ("anchors", "anchor_classes")
+        charts.append(_trained(groups, f"stat/{name}", title, note, zero=zero))
     return [chart for chart in charts if chart is not None]
 
 
@@ -65,7 +70,7 @@ def points_of(lines: Iterable[Line], key: str) -> list[tuple[float, float]]:
 def _validation(groups: Sequence[Group]) -> Chart | None:
     series = []
     single = sum(len(group.runs) for group in groups) == 1
-    for group, run in _runs(groups):
+    for place, group, run in _runs(groups):
         keys = [key for key in ("miou", "miou_ema") if points_of(run.val, key)]
         for key in keys:
             average = key == "miou_ema"
@@ -81,7 +86,7 @@ def _validation(groups: Sequence[Group]) -> Chart | None:
                     label,
                     points,
                     "var(--s1)" if single and average else group.colour,
-                    dashed=average and not single,
+                    "dashed" if average and not single else "pale" if place else "line",
                     mark=best if len(points) > 1 else None,
                 )
             )
@@ -100,7 +105,7 @@ def _losses(groups: Sequence[Group]) -> list[Chart | None]:
         if len(terms) > 1:
             charts += [_trained(groups, f"loss/{t}", f"Loss term: {t}", "") for t in terms]
         return charts
-    (_, run), *_ = _runs(groups)
+    run = groups[0].runs[0]
     shown = [("total", "loss"), *((term, f"loss/{term}") for term in terms)]
     if len(terms) == 1:
         shown = shown[:1]
@@ -108,18 +113,32 @@ def _losses(groups: Sequence[Group]) -> list[Chart | None]:
     for i, (label, key) in enumerate(shown):
         points = points_of(run.train, key)
         colour = f"var(--s{i % COLOURS})"
-        series.append(Series(label, thinned(points), colour, faint=True))
+        series.append(Series(label, thinned(points), colour, "raw"))
         series.append(Series(label, thinned(smoothed(points)), colour))
     note = "Smoothed; the pale lines are the logged values. What is minimised is the total."
     return [line_chart("Training loss", series, note=note)]
+
+
+def _similarities(run: Run) -> Chart | None:
+    series = [
+        Series(label, thinned(smoothed(points_of(run.train, f"stat/{name}"))), f"var(--s{i})")
+        for i, (name, label) in enumerate(_SIMILARITIES.items())
+    ]
+    note = (
+        "Mean cosine of two anchors. The upper line should rise towards 1, the lower one fall "
+        "towards 0 or below; the gap between them is what the contrast achieves."
+    )
+    return line_chart("Similarity of pixel pairs", series, note=note)
 
 
 def _rate(groups: Sequence[Group]) -> Chart | None:
     return _lines(groups, "lr", "Learning rate", "", lambda points: thinned(points))
 
 
-def _trained(groups: Sequence[Group], key: str, title: str, note: str) -> Chart | None:
-    return _lines(groups, key, title, note, lambda points: thinned(smoothed(points)))
+def _trained(
+    groups: Sequence[Group], key: str, title: str, note: str, *, zero: bool = False
+) -> Chart | None:
+    return _lines(groups, key, title, note, lambda points: thinned(smoothed(points)), zero=zero)
 
 
 def _lines(
@@ -128,24 +147,27 @@ def _lines(
     title: str,
     note: str,
     change: Callable[[list[tuple[float, float]]], list[tuple[float, float]]],
+    *,
+    zero: bool = False,
 ) -> Chart | None:
-    """One line a run; runs of a group share its colour, all but the first are dashed."""
+    """One line a run; runs of a group share its colour, all but the first are pale."""
     series = []
-    for group in groups:
-        for place, run in enumerate(group.runs):
-            points = change(points_of(run.train, key))
-            series.append(Series(group.run_label(run), points, group.colour, dashed=place > 0))
-    return line_chart(title, series, y_format=figure, note=note)
+    for place, group, run in _runs(groups):
+        points = change(points_of(run.train, key))
+        style: Style = "pale" if place else "line"
+        series.append(Series(group.run_label(run), points, group.colour, style))
+    return line_chart(title, series, note=note, from_zero=zero)
 
 
-def _runs(groups: Sequence[Group]) -> list[tuple[Group, Run]]:
-    return [(group, run) for group in groups for run in group.runs]
+def _runs(groups: Sequence[Group]) -> list[tuple[int, Group, Run]]:
+    """Every run with its place in its group."""
+    return [(place, group, run) for group in groups for place, run in enumerate(group.runs)]
 
 
 def _keys(groups: Sequence[Group], prefix: str) -> list[str]:
     """Names after `prefix` in any training line, in order of appearance."""
     names: dict[str, None] = {}
-    for _, run in _runs(groups):
+    for _, _, run in _runs(groups):
         for line in run.train:
             names.update(dict.fromkeys(key for key in line if key.startswith(prefix)))
     return [name.removeprefix(prefix) for name in names]

@@ -98,6 +98,12 @@ class Run:
         return mapping(self.record.get("dataset"))
 
     @property
+    def data_name(self) -> str:
+        """Name of the data set; empty where it is not known."""
+        name = self.dataset.get("name") or self.get("data.name")
+        return name if isinstance(name, str) else ""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, from the record or the evaluation."""
         names = self.dataset.get("classes")

@@ -43,7 +43,7 @@ class Comparison:
 
 def title_of(groups: Sequence[Group]) -> str:
     """The title of the page."""
-    data = groups[0].runs[0].dataset.get("name")
+    data = groups[0].runs[0].data_name
     on = f" on {data}" if data else ""
     if len(groups) == 1:
         return f"{method_title(groups[0].runs[0].method)}{on}"
@@ -128,7 +128,7 @@ def warnings_of(groups: Sequence[Group]) -> list[str]:
         if not run.results and not run.val:
             found.append(f"{prefix}this run has no scores yet: nothing was validated.")
         found += [f"{prefix}{problem}." for problem in run.problems]
-    if len({run.dataset.get("name") for run in runs}) > 1:
+    if len({run.data_name for run in runs}) > 1:
         found.append("The runs were trained on different data sets: their scores do not compare.")
     if len({tuple(run.classes) for run in runs}) > 1:
         found.append("The runs have different classes: their scores do not compare.")
@@ -191,7 +191,8 @@ def _trust(best: Comparison, base: Comparison) -> str:
     """How far the difference can be trusted, said plainly."""
     if best.miou.std is None or base.miou.std is None:
         return "One seed each at least once: small differences can be chance."
-    seeds = f"{len(best.miou.values)} and {len(base.miou.values)} seeds"
+    counts = len(best.miou.values), len(base.miou.values)
+    seeds = f"{counts[0]} and {counts[1]} seeds" if counts[0] != counts[1] else f"{counts[0]} seeds"
     if best.delta is not None and abs(best.delta) < best.miou.std + base.miou.std:
         return f"Over {seeds} this is within the spread of the seeds."
     return f"Over {seeds} this is more than the spread of the seeds."

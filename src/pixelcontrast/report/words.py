@@ -33,15 +33,15 @@ def method_title(method: str) -> str:
 
 def headline_sentence(run: Run) -> str:
     """What was trained on what, in one or two sentences."""
-    data = str(run.dataset.get("name") or run.get("data.name") or "unknown data")
+    data = run.data_name or "unknown data"
     network = _network_name(run)
     counts = _split_counts(run)
     learnt = f"{method_title(run.method)} trained {network} on {data}"
     labelled = counts.get("labeled", counts.get("train"))
     if labelled is not None:
-        learnt += f", with {labelled:,} labelled images"
+        learnt += f", where {labelled:,} training images have labels"
         if counts.get("unlabeled"):
-            learnt += f" and {counts['unlabeled']:,} more without labels"
+            learnt += f" and {counts['unlabeled']:,} have none"
     return learnt + "."
 
 
@@ -86,7 +86,7 @@ def _network_name(run: Run) -> str:
     if not encoder and not decoder:
         return "a network"
     shown = _DECODERS.get(str(decoder), str(decoder)) if decoder else "a network"
-    return f"{shown} on {encoder}" if encoder else shown
+    return f"{shown} ({encoder})" if encoder else shown
 
 
 def _network(run: Run) -> str:
@@ -119,7 +119,7 @@ def _split_counts(run: Run) -> dict[str, int]:
 def _data(run: Run) -> str:
     if not run.dataset:
         return ""
-    sentences = [f"{run.dataset.get('name', 'Unnamed data set')}: {len(run.classes)} classes"]
+    sentences = [f"{run.data_name or 'Unnamed data set'}: {len(run.classes)} classes"]
     words = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "validation"}
     counts = [f"{count:,} {words.get(n, n)}" for n, count in _split_counts(run).items() if count]
     if counts:
@@ -129,7 +129,8 @@ def _data(run: Run) -> str:
         sentences.append(f"The labelled images are the split “{labelled}”")
     elif labelled is not None:
         seed = run.get("data.labeled_seed")
-        sentences.append(f"Labels were limited to {labelled} (choice drawn with seed {seed})")
+        drawn = f" (choice drawn with seed {seed})" if seed is not None else ""
+        sentences.append(f"Labels were limited to {labelled}{drawn}")
     return ". ".join(sentences) + "."
 
 

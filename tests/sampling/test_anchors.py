@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelcontrast.core.seeding import generator_for
-from pixelcontrast.sampling import gather_pixels, sample_anchors, sample_per_class
+from pixelcontrast.sampling import PixelPool, gather_pixels, sample_anchors, sample_per_class
 
 IGNORE = 255
 
@@ -282,6 +282,40 @@ def test_per_class_and_image():
     drawn = {key: sum(pair) for key, pair in count(sample).items()}
     present = groups_of(labels, labels, 5)
     assert drawn == {key: min(10, len(easy)) for key, (easy, _) in present.items()}
+
+
+def test_per_class_from_a_pool_takes_every_pixel_equally_often():
+    labels = torch.zeros(1, 30, dtype=torch.uint8)
+    predictions = (torch.arange(30) >= 24)[None].long()  # 24 easy, 6 hard
+    hits, kinds = torch.zeros(30), Counter()
+    for seed in range(900):
+        generator = generator_for("cpu", seed)
+        pool = PixelPool.build(labels, predictions, num_classes=1, generator=generator)
+        index = pool.per_class(10, generator=generator).index
+        assert index.unique().numel() == 10
+        hits[index] += 1
+        kinds[int((index >= 24).sum())] += 1
+    assert ((hits - 300) ** 2 / 300).sum() < 30 + 6 * math.sqrt(60)
+    assert set(kinds) == {2}  # both kinds in proportion
+
+
+def test_anchors_and_memory_entries_from_one_pool():
+    labels, predictions = draw_maps(2, 2, 16, 16, 4)
+    options = {"num_classes": 4, "ignore_index": IGNORE}
+    pool = PixelPool.build(labels, predictions, **options, generator=generator_for("cpu", 1))
+    sample = pool.anchors(max_anchors=50, generator=generator_for("cpu", 2))
+    kept = pool.per_class(3, generator=generator_for("cpu", 2))
+    found = groups_of(labels, predictions, 4)
+    assert count(sample) == expected_quotas(found, 50, 100, None)[1]
+    assert torch.equal(labels.flatten()[kept.index[kept.valid]], kept.labels[kept.valid])
+    assert kept.valid.sum() == sum(min(3, len(e) + len(h)) for e, h in found.values())
+
+
+@pytest.mark.parametrize("classes", [254, 300])
+def test_byte_labels_with_many_classes(classes):
+    labels = torch.tensor([[0, 43, 44, 253]], dtype=torch.uint8)
+    sample = sample_anchors(labels, None, num_classes=classes, generator=generator_for("cpu", 0))
+    assert sample.labels[sample.valid].tolist() == [0, 43, 44, 253]
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

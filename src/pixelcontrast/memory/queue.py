@@ -38,8 +38,7 @@ class ClassQueue(nn.Module):
 
     same_on_all_ranks = True
     rows: Tensor
-    pointer: Tensor
-    count: Tensor
+    written: Tensor
     capacity: Tensor
     first: Tensor
     slot_labels: Tensor
@@ -60,16 +59,16 @@ class ClassQueue(nn.Module):
                 fix="give one number of at least 1, or one for each class",
             )
         self.num_classes = num_classes
+        self.smallest = min(sizes)
         slots = torch.tensor(sizes)
         # One row more than slots takes what is not to be kept; see write_rows.
         self.register_buffer("rows", torch.zeros(sum(sizes) + 1, dim, dtype=dtype))
-        self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
-        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("written", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("capacity", slots, persistent=False)
         self.register_buffer("first", slots.cumsum(0) - slots, persistent=False)
         self.register_buffer(
             "slot_labels",
-            torch.arange(num_classes).repeat_interleave(slots),
+            torch.arange(num_classes).repeat_interleave(slots, output_size=sum(sizes)),
             persistent=False,
         )
 
@@ -96,18 +95,28 @@ class ClassQueue(nn.Module):
         ordered, order = labels.sort(stable=True)
         classes = torch.arange(self.num_classes + 1, device=labels.device)
         starts = torch.searchsorted(ordered, classes)
-        arrived = starts.diff()
+        place = torch.arange(labels.numel(), device=labels.device)
         owner = ordered.clamp(max=self.num_classes - 1)
-        place = torch.arange(labels.numel(), device=labels.device) - starts[ordered]
-        keep = (ordered < self.num_classes) & (place >= (arrived - self.capacity)[owner])
-        slots = self.first[owner] + (self.pointer[owner] + place) % self.capacity[owner]
+        keep = ordered < self.num_classes
+        if labels.numel() > self.smallest:
+            keep &= place >= (starts[1:] - self.capacity)[owner]
+        turn = place + (self.written - starts[:-1])[owner]
+        slots = self.first[owner] + turn % self.capacity[owner]
         write_rows(self.rows, slots, keep, keys[order])
-        self.pointer.add_(arrived).remainder_(self.capacity)
-        self.count.add_(arrived).clamp_(max=self.capacity)
+        self.written += starts.diff()
+
+    @property
+    def count(self) -> Tensor:
+        """(C,) filled slots of each class."""
+        return self.written.minimum(self.capacity)
+
+    @property
+    def pointer(self) -> Tensor:
+        """(C,) slot within its ring that each class writes next."""
+        return self.written % self.capacity
 
     def keys(self) -> Keys:
         """All slots, class by class, filled or not: (sum of capacities, D)."""
-        age = torch.arange(self.slot_labels.numel(), device=self.rows.device)
-        age = age - self.first[self.slot_labels]
-        valid = age < self.count[self.slot_labels]
-        return Keys(self.rows[:-1], torch.where(valid, self.slot_labels, -1), valid)
+        slot = torch.arange(self.slot_labels.numel(), device=self.rows.device)
+        empty = slot >= (self.first + self.count)[self.slot_labels]
+        return Keys(self.rows[:-1], self.slot_labels.masked_fill(empty, -1), ~empty)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from pixelcontrast.core.distributed import gather_rows
 
 if TYPE_CHECKING:
@@ -28,10 +26,10 @@ def gather_labelled(
 ) -> tuple[Tensor, Tensor]:
     """Keys and labels of all processes in rank order; rows that do not count have label C."""
     labels = labels_N.long()
-    counts = (labels >= 0) & (labels < num_classes)
+    left_out = (labels < 0) | (labels >= num_classes)
     if valid_N is not None:
-        counts &= valid_N
-    labels = torch.where(counts, labels, num_classes)
+        left_out |= ~valid_N
+    labels = labels.masked_fill(left_out, num_classes)
     return gather_rows(keys_ND, same_rows=same_rows), gather_rows(labels, same_rows=same_rows)
 
 
@@ -47,6 +45,7 @@ def write_rows(store: Tensor, slots: Tensor, keep: Tensor, rows: Tensor) -> None
         keep: (N,) bool.
         rows: (N, ...) cast to the type of the store.
     """
-    target = torch.where(keep, slots, store.shape[0] - 1)
-    keep = keep.view(-1, *[1] * (rows.dim() - 1))
-    store.index_copy_(0, target, torch.where(keep, rows, 0).to(store.dtype))
+    dropped = ~keep
+    target = slots.masked_fill(dropped, store.shape[0] - 1)
+    rows = rows.masked_fill(dropped.view(-1, *[1] * (rows.dim() - 1)), 0)
+    store.index_copy_(0, target, rows.to(store.dtype))

@@ -7,6 +7,7 @@ handed in, and never makes the host wait for the device.
 from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.sampling.anchors import (
     AnchorSample,
+    PixelPool,
     gather_pixels,
     sample_anchors,
     sample_per_class,
@@ -23,6 +24,7 @@ from pixelcontrast.sampling.synthesis import (
 __all__ = [
     "AnchorSample",
     "Mixture",
+    "PixelPool",
     "RegionSample",
     "Selection",
     "Strategy",

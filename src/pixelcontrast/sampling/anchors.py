@@ -2,6 +2,7 @@
 
 Positions are chosen first, as numbers; `gather_pixels` then fetches all embeddings at once. No
 step depends on a value the host would have to read back, so the device never has to wait.
+One sort serves everything that is drawn from the same labels: see `PixelPool`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,130 @@ class AnchorSample:
     """(N,) bool: the pixel was predicted wrongly."""
 
 
+@dataclass(frozen=True, slots=True)
+class PixelPool:
+    """All usable pixels, sorted by class, image and easy before hard, in random order within.
+
+    What is drawn from one pool is drawn from the same random order.
+    """
+
+    order: Tensor
+    """(B * P,) int64 flat positions, ignored pixels last."""
+    starts: Tensor
+    """(2 * C * B + 1,) int64 where each part (class, image, easy or hard) starts in `order`."""
+    images: int
+    """B"""
+
+    @classmethod
+    def build(
+        cls,
+        labels: Tensor,
+        predictions: Tensor | None,
+        *,
+        num_classes: int,
+        ignore_index: int = 255,
+        generator: Generator,
+    ) -> PixelPool:
+        """Sort the pixels once, by their part and 32 random bits.
+
+        Where the parts start is found in the sorted result, so that nothing is counted with
+        atomic additions.
+
+        Args:
+            labels: (B, h, w) or (B, P) class ids of any integer type; values outside [0, C)
+                count as ignored.
+            predictions: the same shape, predicted class ids; None takes every pixel as easy.
+            num_classes: C.
+            ignore_index: the label that is never drawn.
+            generator: source of randomness, on the device of `labels`.
+        """
+        label = labels.flatten(1).long()
+        images, parts = label.shape[0], 2 * label.shape[0] * num_classes
+        unused = label >= num_classes
+        if labels.dtype.is_signed:
+            unused |= label < 0
+        if 0 <= ignore_index < num_classes:
+            unused |= label == ignore_index
+        label = label.masked_fill(unused, num_classes)
+        first = torch.arange(0, 2 * images, 2, device=label.device)[:, None]
+        part = first.add(label, alpha=2 * images)
+        if predictions is not None:
+            part += predictions.reshape(label.shape) != label
+        noise = torch.randint(1 << 32, part.shape, generator=generator, device=part.device)
+        ordered, order = noise.add_(part, alpha=1 << 32).flatten().sort(stable=True)
+        borders = torch.arange(0, (parts + 1) << 32, 1 << 32, device=part.device)
+        return cls(order, torch.searchsorted(ordered, borders), images)
+
+    def anchors(
+        self,
+        *,
+        max_anchors: int = 1024,
+        max_views: int = 100,
+        min_pixels: int | None = None,
+        hard_fraction: float = 0.5,
+        generator: Generator,
+    ) -> AnchorSample:
+        """Segmentation-aware anchors; see `sample_anchors`."""
+        easy, hard = self.starts.diff().view(-1, 2).unbind(1)
+        parts = 2 * easy.numel()
+        size = easy + hard
+        eligible = size >= max(min_pixels or 1, 1)
+        n_view = (max_anchors // eligible.sum().clamp(min=1)).clamp(1, max_views)
+        amount = torch.minimum(size, n_view) * eligible
+        # Rounding down, for which 0.29 * 100 must not be 28.999; by chance for one view.
+        extra = torch.rand(size.shape, generator=generator, device=size.device)
+        extra = extra.masked_fill(n_view > 1, 1e-4)
+        wanted = (amount * hard_fraction + extra).long()
+        take_hard = torch.minimum(torch.maximum(wanted, amount - easy), hard)
+        take = torch.stack([amount - take_hard, take_hard], dim=1).flatten()
+
+        # Row r belongs to the part into whose share of the rows it falls.
+        rows = min(max(max_anchors, parts // 2), parts // 2 * max_views, self.order.numel())
+        row = torch.arange(rows, device=take.device)
+        ends = take.cumsum(0)
+        surplus = row >= ends[-1]
+        source = torch.searchsorted(ends, row, right=True).clamp(max=parts - 1)
+        position = row + (self.starts[:-1] - ends + take)[source]
+        index = self._look_up(position).masked_fill(surplus, 0)
+        valid = ~surplus
+        return AnchorSample(
+            index=index,
+            labels=(source // (2 * self.images)).masked_fill(surplus, -1),
+            valid=valid,
+            image=index // (self.order.numel() // self.images),
+            hard=valid & (source % 2).bool(),
+        )
+
+    def per_class(self, amount: int, *, generator: Generator) -> AnchorSample:
+        """Random pixels of every class of every image; see `sample_per_class`.
+
+        They are taken at equal distances from a random start on, over easy and hard pixels: all
+        are equally likely, none is taken twice, both kinds in proportion.
+        """
+        starts = self.starts[::2]
+        size = starts.diff()[:, None]
+        place = torch.arange(amount, device=size.device)
+        shift = torch.rand(size.shape, generator=generator, device=size.device)
+        # Whole numbers: over all shifts and places, every pixel is met equally often.
+        spread = (place * size + (shift * size).long()) // amount
+        surplus = (place >= size).flatten()
+        place = torch.where(size > amount, spread, place)
+        position = self._look_up((starts[:-1, None] + place).flatten())
+        group = torch.arange(position.numel(), device=size.device) // amount
+        image = group % self.images
+        return AnchorSample(
+            index=torch.where(surplus, image * (self.order.numel() // self.images), position),
+            labels=(group // self.images).masked_fill(surplus, -1),
+            valid=~surplus,
+            image=image,
+            hard=torch.zeros_like(surplus),
+        )
+
+    def _look_up(self, position: Tensor) -> Tensor:
+        """Rows that are not valid may point past the end; what they find is not used."""
+        return self.order[position.clamp(max=self.order.numel() - 1)]
+
+
 def sample_anchors(
     labels: Tensor,
     predictions: Tensor | None,
@@ -56,7 +181,7 @@ def sample_anchors(
     all. With n_view = 1 the pixel is hard with probability `hard_fraction`. Pixels are drawn
     without replacement.
 
-    Labels outside [0, C) count as ignored. Without any group, no row is valid.
+    Without any group, no row is valid.
 
     Args:
         labels: (B, h, w) or (B, P) class ids, of any integer type.
@@ -73,38 +198,21 @@ def sample_anchors(
         generator: source of randomness, on the device of `labels`.
 
     Returns:
-        Valid rows first, ordered by image, class, easy before hard.
+        Valid rows first, sorted by class, then image, easy before hard.
     """
-    images, groups = labels.shape[0], labels.shape[0] * num_classes
-    wrong = None if predictions is None else predictions.reshape(images, -1) != labels.flatten(1)
-    key = _group_of_pixel(labels, num_classes, ignore_index) * 2
-    if wrong is not None:
-        key = torch.where(key < 2 * groups, key + wrong.flatten(), key)
-    order, starts = _shuffle_within_groups(key, 2 * groups, generator)
-
-    easy, hard = starts.diff().view(groups, 2).unbind(1)
-    size = easy + hard
-    eligible = size >= max(min_pixels or 1, 1)
-    n_view = (max_anchors // eligible.sum().clamp(min=1)).clamp(1, max_views)
-    amount = torch.minimum(size, n_view) * eligible
-    wanted = torch.floor(amount * hard_fraction + 1e-6).long()  # 0.29 * 100 is below 29 in binary
-    coin = torch.rand(groups, generator=generator, device=labels.device) < hard_fraction
-    wanted = torch.where(n_view == 1, coin.long(), wanted)
-    take_hard = torch.minimum(torch.maximum(wanted, amount - easy), torch.minimum(hard, amount))
-    take = torch.stack([amount - take_hard, take_hard], dim=1).flatten()
-
-    rows = min(max(max_anchors, groups), groups * max_views, key.numel())
-    ends = take.cumsum(0)
-    slot = torch.arange(rows, device=labels.device)
-    part = torch.searchsorted(ends, slot, right=True).clamp(max=2 * groups - 1)
-    valid = slot < ends[-1]
-    index = torch.where(valid, order[_inside(starts[part] + slot - (ends - take)[part], key)], 0)
-    return AnchorSample(
-        index=index,
-        labels=torch.where(valid, part // 2 % num_classes, -1),
-        valid=valid,
-        image=index // (key.numel() // images),
-        hard=valid & (part % 2 == 1),
+    pool = PixelPool.build(
+        labels,
+        predictions,
+        num_classes=num_classes,
+        ignore_index=ignore_index,
+        generator=generator,
+    )
+    return pool.anchors(
+        max_anchors=max_anchors,
+        max_views=max_views,
+        min_pixels=min_pixels,
+        hard_fraction=hard_fraction,
+        generator=generator,
     )
 
 
@@ -126,23 +234,12 @@ def sample_per_class(
         generator: source of randomness, on the device of `labels`.
 
     Returns:
-        B * C * per_class rows ordered by image and class, `hard` nowhere set.
+        C * B * per_class rows sorted by class and image, `hard` nowhere set.
     """
-    images, groups = labels.shape[0], labels.shape[0] * num_classes
-    key = _group_of_pixel(labels, num_classes, ignore_index)
-    order, starts = _shuffle_within_groups(key, groups, generator)
-    slot = torch.arange(per_class, device=labels.device)
-    valid = (slot < starts.diff()[:, None]).flatten()
-    index = order[_inside(starts[:-1, None] + slot, key).flatten()]
-    group = torch.arange(valid.numel(), device=labels.device) // per_class
-    image = group // num_classes
-    return AnchorSample(
-        index=torch.where(valid, index, image * (key.numel() // images)),
-        labels=torch.where(valid, group % num_classes, -1),
-        valid=valid,
-        image=image,
-        hard=torch.zeros_like(valid),
+    pool = PixelPool.build(
+        labels, None, num_classes=num_classes, ignore_index=ignore_index, generator=generator
     )
+    return pool.per_class(per_class, generator=generator)
 
 
 def gather_pixels(maps: Tensor, index: Tensor) -> Tensor:
@@ -158,29 +255,3 @@ def gather_pixels(maps: Tensor, index: Tensor) -> Tensor:
     flat = maps.flatten(2)
     pixels = flat.shape[2]
     return flat[index // pixels, :, index % pixels]
-
-
-def _group_of_pixel(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """(B * P,) number image * C + class of every pixel; B * C where it is ignored."""
-    label = labels.flatten(1).long()
-    images = label.shape[0]
-    usable = (label != ignore_index) & (label >= 0) & (label < num_classes)
-    first = torch.arange(images, device=label.device)[:, None] * num_classes
-    return torch.where(usable, first + label, images * num_classes).flatten()
-
-
-def _shuffle_within_groups(key: Tensor, groups: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Pixels sorted by group, at random inside each, and the (groups + 1,) starts of the groups.
-
-    One sort of group and 32 random bits; the starts are found in its result, so that nothing is
-    counted with atomic additions.
-    """
-    noise = torch.randint(1 << 32, key.shape, generator=generator, device=key.device)
-    ordered, order = torch.sort((key << 32) | noise, stable=True)
-    starts = torch.searchsorted(ordered, torch.arange(groups + 1, device=key.device) << 32)
-    return order, starts
-
-
-def _inside(position: Tensor, key: Tensor) -> Tensor:
-    """Positions of invalid rows may lie past the end; they are masked after the look-up."""
-    return position.clamp(max=key.numel() - 1)

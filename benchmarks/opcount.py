@@ -25,6 +25,26 @@ FORCING = {
     "histc",
 }
 
+# What only describes the same numbers in another way and starts nothing on the device.
+VIEWS = {
+    "_unsafe_view",
+    "alias",
+    "detach",
+    "expand",
+    "lift_fresh",
+    "permute",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+    "t",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+    "view",
+}
+
 
 class OpCount(TorchDispatchMode):
     """While active, counts aten operations by name."""
@@ -46,4 +66,10 @@ class OpCount(TorchDispatchMode):
 
     @property
     def total(self) -> int:
+        """All operations, views included."""
         return sum(self.ops.values())
+
+    @property
+    def kernels(self) -> int:
+        """Operations that compute something."""
+        return sum(count for name, count in self.ops.items() if name not in VIEWS)

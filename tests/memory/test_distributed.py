@@ -111,7 +111,7 @@ def test_same_memory_on_both_and_as_with_one_process(one, two):
         held = [torch.as_tensor(found["state"][name]) for found in two]
         assert torch.equal(held[0], held[1]), name
         torch.testing.assert_close(held[0], expected, rtol=1e-6, atol=1e-7, msg=name)
-    assert one["state"]["queue.count"].sum() > 30
+    assert one["state"]["queue.written"].sum() > 30
 
 
 def test_same_loss_and_gradient_as_with_one_process(one, two):

@@ -32,6 +32,8 @@ def render_street(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One scene: image (H, W, 3) and class ids (H, W)."""
     height, width = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
+    # Noise has its own source, so that a scene shows the same street at every size.
+    (texture,) = rng.spawn(1)
     light = draw_light(rng, hard)
     half = float(rng.uniform(3.6, 6.2))
     camera = Camera(
@@ -41,7 +43,7 @@ def render_street(
         centre=(width * float(rng.normal(0.5, 0.09)), height * float(rng.uniform(0.40, 0.54))),
         roll=float(rng.normal(0, 0.018)),
     )
-    canvas = Canvas.blank(height, width, rng, light.haze, light.visibility)
+    canvas = Canvas.blank(height, width, texture, light.haze, light.visibility)
     street = Street(canvas, camera, light, rng, jitter=16.0 if hard else 8.0)
     walks = (float(rng.uniform(1.8, 3.8)), float(rng.uniform(1.8, 3.8)))
     _sky(street)
@@ -58,7 +60,7 @@ def render_street(
     small = np.empty((*size, 3), np.float32)
     cv2.resize(canvas.image, size[::-1], dst=small, interpolation=cv2.INTER_AREA)
     mask = canvas.mask[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING]
-    return develop(small, light, rng), np.ascontiguousarray(mask)
+    return develop(small, light, texture), np.ascontiguousarray(mask)
 
 
 _Drawing = tuple[float, Callable[[], None]]

@@ -29,6 +29,10 @@ _SIGNS = ((196, 36, 40), (36, 84, 168), (232, 190, 40), (236, 236, 232), (40, 12
 Point = tuple[float, float, float]
 
 
+_FINE = 3.0
+"""Canvas pixels of a metre below which windows are not drawn; cars lose details at twice that."""
+
+
 class Street:
     """Draws things into one canvas, with one camera, light and random source."""
 
@@ -108,7 +112,7 @@ class Street:
         depth = (z0 + z1) / 2
         lamp = np.array((250, 206, 120), np.float32)
         starts = np.arange(z0 + 0.5, z1 - wide - 0.3, bay)
-        if self.camera.scale(depth) * wide < 1.5 or not len(low):
+        if not len(low):
             return
         y, z = (a.ravel() for a in np.meshgrid(low, starts))
         corners = [(x, y, z), (x, y + tall, z), (x, y + tall, z + wide), (x, y, z + wide)]
@@ -130,9 +134,9 @@ class Street:
         panes = self.camera.project(points)
         if not len(panes):
             return
-        self.canvas.fill(panes, glass, BUILDING, depth=depth)
-        if self.light.lamps:
-            lit = panes[self.rng.random(len(panes)) < 0.4]
+        lit = panes[self.rng.random(len(panes)) < 0.4 * self.light.lamps]
+        if self.camera.scale(depth) > _FINE:
+            self.canvas.fill(panes, glass, BUILDING, depth=depth)
             if len(lit):
                 self.canvas.fill(lit, lamp / self.light.gain, BUILDING, depth=depth)
 
@@ -248,7 +252,7 @@ class Street:
             (across(belt, top, 0.0, 0.2), back * 1.05),
             (across(belt + 0.05, top - 0.12, 0.15, 0.27), glass * 1.1),
         ]
-        if self.camera.scale(z) > 6:
+        if self.camera.scale(z) > 2 * _FINE:
             parts[2:2] = [
                 (along(belt + 0.06, top - 0.1, 0.2, 0.25, 0.6), glass),
                 (wheel(z + 0.75), black),

@@ -1,5 +1,6 @@
 import dataclasses
 import multiprocessing
+import pickle
 import time
 
 import cv2
@@ -145,6 +146,32 @@ def test_iterating_again_with_living_workers_starts_again(samples):
         workers=1,
     )
     assert_same(list(loader), list(loader))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_leaves_the_global_generators_alone(samples, workers):
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    train_batches(samples, workers=workers)
+    list(build_eval_loader(samples, INFO, workers=workers))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+
+
+def test_data_sets_can_be_sent_to_spawned_workers(samples, tmp_path):
+    loader = build_train_loader(
+        samples,
+        INFO,
+        stream=Stream("s", True),
+        view=ViewConfig(crop=(8, 8)),
+        batch_size=2,
+        steps=2,
+        seed=0,
+        workers=0,
+        cache="disk",
+        cache_folder=tmp_path / "cache",
+    )
+    sent = pickle.loads(pickle.dumps(loader.dataset))
+    assert_same([sent[[(1, 5)]].batch()], [loader.dataset[[(1, 5)]].batch()])
 
 
 def error_of(loader):

@@ -23,7 +23,7 @@ from pixelcontrast.data.views import (
 )
 
 FILL = (1, 2, 3)
-side = st.integers(1, 40)
+side = st.integers(1, 24)
 
 
 @st.composite
@@ -89,7 +89,7 @@ def test_matrix_box_and_nearest_say_the_same_as_exact_arithmetic(geometry):
     for y in range(geometry.crop[0]):
         for x in range(geometry.crop[1]):
             u, v = mapped(geometry, x, y)
-            np.testing.assert_allclose(matrix @ (x, y, 1), (float(u), float(v)), atol=1e-9)
+            assert np.abs(matrix @ (x, y, 1) - (float(u), float(v))).max() < 1e-9
             half = Fraction(1, 2)
             inside = -half <= u < width - half and -half <= v < height - half
             assert inside == (top <= y < bottom and left <= x < right)

@@ -213,7 +213,14 @@ def _start_method() -> str:
 
 
 def _loader_options(workers: int, *, pin_memory: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"batch_size": None, "pin_memory": pin_memory, "num_workers": workers}
+    options: dict[str, Any] = {
+        "batch_size": None,  # the samplers yield whole batches
+        "collate_fn": _as_is,
+        "pin_memory": pin_memory,
+        "num_workers": workers,
+        # A DataLoader draws a seed whenever it starts: not from the generator of the process.
+        "generator": torch.Generator(),
+    }
     if workers:
         options |= {
             "worker_init_fn": _start_worker,
@@ -222,7 +229,6 @@ def _loader_options(workers: int, *, pin_memory: bool) -> dict[str, Any]:
             # keeping idle processes. Only importing everything again is dear.
             "persistent_workers": _start_method() != "fork",
         }
-    options["collate_fn"] = _as_is
     return options
 
 

@@ -1,7 +1,8 @@
 """CutMix, ClassMix and CutOut on whole batches: image, label, confidence and valid map together.
 
 Each mix is one map `keep` (B, H, W), true where a pixel stays. All draws come from a generator of
-the caller and are made on its device, so a CPU generator gives the same boxes on any device.
+the caller and are made on its device: with a generator on the device of the batch no step waits for
+the host, with one on the CPU the draws are the same on any device.
 """
 
 from __future__ import annotations
@@ -60,15 +61,17 @@ def mix(own: MixInput, keep: Tensor, partner: MixInput | None = None) -> MixInpu
 
 
 def cut_out(
-    own: MixInput, keep: Tensor, *, fill: tuple[float, float, float], ignore_index: int
+    own: MixInput, keep: Tensor, *, fill: tuple[int, int, int], ignore_index: int
 ) -> MixInput:
     """The batch with everything outside `keep` (B, H, W) removed.
 
     There the image shows `fill`, the label is `ignore_index`, confidence 0, valid false.
     """
-    image = own.image
+    channels = [
+        own.image[:, channel].masked_fill(~keep, level) for channel, level in enumerate(fill)
+    ]
     return MixInput(
-        image=torch.where(keep[:, None], image, image.new_tensor(fill)[:, None, None]),
+        image=torch.stack(channels, dim=1),
         label=None if own.label is None else own.label.masked_fill(~keep, ignore_index),
         confidence=None if own.confidence is None else own.confidence.masked_fill(~keep, 0),
         valid=None if own.valid is None else own.valid & keep,
@@ -83,7 +86,7 @@ def random_mix(
     ignore_index: int,
     generator: Generator,
     partner: MixInput | None = None,
-    fill: tuple[float, float, float] = (124.0, 116.0, 104.0),
+    fill: tuple[int, int, int] = (124, 116, 104),
 ) -> MixInput:
     """The mixes as U2PL and PRCL draw them: rectangles of half the area, or half of the classes."""
     count, size = len(own.image), (own.image.shape[-2], own.image.shape[-1])

@@ -260,7 +260,7 @@ def relative_geometry(view: Tensor, other: Tensor) -> Tensor:
     Both arguments (B, 2, 3) map their own crop to the source they share.
     """
     view64, other64 = view.double(), other.double()
-    inverse = torch.linalg.inv(other64[:, :, :2])
+    inverse = torch.linalg.inv_ex(other64[:, :, :2]).inverse  # without the check, which would wait
     turn = inverse @ view64[:, :, :2]
     shift = inverse @ (view64[:, :, 2:] - other64[:, :, 2:])
     return torch.cat([turn, shift], dim=2).to(view.dtype)
@@ -295,15 +295,16 @@ def replay_on_features(
     geometry = geometry.float()
     x = _centres(size[1], view[1], align_corners, geometry)
     y = _centres(size[0], view[0], align_corners, geometry)
-    ones = torch.ones(size, dtype=geometry.dtype, device=geometry.device)
-    points = torch.stack([x[None, :] * ones, y[:, None] * ones, ones], dim=-1)
-    mapped = torch.einsum("bij,hwj->bhwi", geometry, points)
-    extent = mapped.new_tensor([other[1], other[0]])
-    inside = ((mapped >= -0.5) & (mapped <= extent - 0.5)).all(-1)
-    if align_corners:
-        grid = mapped * 2 / (extent - 1).clamp_min(1) - 1
-    else:
-        grid = (mapped + 0.5) * 2 / extent - 1
+    x_axis, y_axis = geometry[:, :, 0, None, None], geometry[:, :, 1, None, None]
+    mapped = x_axis * x + y_axis * y[:, None] + geometry[:, :, 2, None, None]
+    places, insides = [], []
+    for at, extent in ((mapped[:, 0], other[1]), (mapped[:, 1], other[0])):
+        insides.append((at >= -0.5) & (at <= extent - 0.5))
+        if align_corners:
+            places.append(at * (2 / max(1, extent - 1)) - 1)
+        else:
+            places.append((at + 0.5) * (2 / extent) - 1)
+    grid, inside = torch.stack(places, dim=-1), insides[0] & insides[1]
     out = F.grid_sample(
         features.float(), grid, mode=mode, padding_mode="border", align_corners=align_corners
     )

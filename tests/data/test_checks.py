@@ -210,6 +210,14 @@ def test_split_problems(sound):
     assert by_code["split-unknown-id"].file.endswith("train.txt")
 
 
+def test_test_images_need_no_masks(draw, ids_mask):
+    masks = {"a": ids_mask(0, 1), "v": ids_mask(0, 1), "t": None}
+    splits = {"train": ["a"], "val": ["v"], "test": ["t"]}
+    report = checked(draw(masks, yaml=YAML, splits=splits))
+    assert report.ok
+    assert codes(report) == ["mask-missing"]
+
+
 def test_shared_val_and_test_are_a_warning(sound):
     (sound / "splits" / "test.txt").write_text("d\n")
     report = checked(sound)

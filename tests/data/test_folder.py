@@ -99,6 +99,30 @@ def test_linked_folders_are_followed(draw, ids_mask, tmp_path):
     assert [s.id for s in open_dataset(root).samples] == ["sub/a"]
 
 
+def test_split_folders(draw, ids_mask):
+    masks = {"train/a": ids_mask(0, 1), "val/b": ids_mask(0, 1), "train/c": None}
+    root = draw(masks, yaml="classes: [x, y]")
+    dataset = open_dataset(root)
+    assert dataset.splits["train"] == ("train/a", "train/c")
+    assert dataset.splits["val"] == ("val/b",)
+    assert dataset.problems == ()
+    # Files go before folders, and one image elsewhere means that folders are no splits.
+    draw({}, splits={"val": ["train/a"]}, root=root)
+    assert open_dataset(root).splits["val"] == ("train/a",)
+    (root / "splits" / "val.txt").unlink()
+    draw({"d": None}, root=root)
+    assert find(open_dataset(root), "no-val-split")
+
+
+def test_masks_under_another_name_are_pointed_out(draw, ids_mask):
+    root = draw({"a": ids_mask(0, 1)})
+    (root / "masks").rename(root / "labels")
+    (root / "empty").mkdir()
+    (problem,) = open_dataset(root).problems
+    assert problem.code == "unused-folder"
+    assert problem.file == str(root / "labels")
+
+
 def test_plain_images(tmp_path):
     for name in ("x.png", "sub/y.tif"):
         path = tmp_path / name

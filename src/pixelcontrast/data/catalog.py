@@ -21,7 +21,7 @@ class Layout:
     about: str
     """One line for lists and messages."""
     recognise: Callable[[Path], bool]
-    """Whether a folder has this layout; looks at names only."""
+    """Whether a folder has this layout; looks at names and descriptions only."""
     open: Callable[[Path, Mapping[str, tuple[str, ...]]], SegDataset]
     """Lists a folder; the second argument replaces splits."""
 
@@ -36,6 +36,11 @@ DATASETS: Mapping[str, Layout] = {
         DATASET_SUMMARIES["camvid32"],
         camvid.is_original_layout,
         camvid.list_original_layout,
+    ),
+    "scenes": Layout(
+        DATASET_SUMMARIES["scenes"],
+        folder.is_scenes_folder,
+        folder.list_contract_folder,
     ),
     "folder": Layout(
         DATASET_SUMMARIES["folder"],

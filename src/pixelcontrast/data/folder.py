@@ -1,4 +1,7 @@
-"""The folder contract: `images/`, optional `masks/`, `dataset.yaml` and `splits/*.txt`."""
+"""The folder contract: `images/`, optional `masks/`, `dataset.yaml` and `splits/*.txt`.
+
+Without split files, `images/train/`, `images/val/` and so on are the splits.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,19 @@ from pixelcontrast.data.splits import complete_splits, listed_splits, read_split
 Splits = Mapping[str, tuple[str, ...]]
 
 DESCRIPTION = "dataset.yaml"
+SPLIT_FOLDERS = frozenset({"train", "val", "test", "labeled", "unlabeled"})
+"""Folders below `images` that are splits, when the folder has no split files."""
 
 
 def is_contract_folder(root: Path) -> bool:
     """Whether `root` has an `images` folder."""
     return (root / "images").is_dir()
+
+
+def is_scenes_folder(root: Path) -> bool:
+    """Whether `root` is a contract folder that was made by `make_scenes`."""
+    path = root / DESCRIPTION
+    return is_contract_folder(root) and path.is_file() and b"name: scenes\n" in path.read_bytes()
 
 
 def is_image_folder(root: Path) -> bool:
@@ -35,10 +46,10 @@ def list_contract_folder(root: Path, splits: Splits) -> SegDataset:
     images, doubled = _by_id(root / "images")
     masks, doubled_masks = _by_id(root / "masks")
     problems = [_duplicate(kept, other) for kept, other in doubled + doubled_masks]
-    problems += _orphans(images, masks, root)
+    problems += _orphans(images, masks, root) + ([] if masks else _misplaced(root))
     samples = tuple(Sample(i, path, masks.get(i)) for i, path in images.items())
     files = {path.stem: path for path in sorted((root / "splits").glob("*.txt"))}
-    listed = {name: read_split(path) for name, path in files.items()}
+    listed = {name: read_split(path) for name, path in files.items()} or _split_folders(images)
     return assemble(
         root, _describe(root, samples, problems), samples, listed, splits, problems, files
     )
@@ -137,6 +148,31 @@ def _by_id(folder: Path) -> tuple[dict[str, Path], list[tuple[Path, Path]]]:
         else:
             found[name] = path
     return found, doubled
+
+
+def _split_folders(images: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
+    """Splits from `images/train/`, `images/val/` ..., if every image lies in such a folder."""
+    tops = {i: i.partition("/")[0] if "/" in i else "" for i in images}
+    if not set(tops.values()) <= SPLIT_FOLDERS:
+        return {}
+    return {
+        name: tuple(i for i in images if tops[i] == name) for name in dict.fromkeys(tops.values())
+    }
+
+
+def _misplaced(root: Path) -> list[Problem]:
+    """Folders beside `images` that may be the masks under another name."""
+    beside = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != "images"]
+    return [
+        warning(
+            "unused-folder",
+            "holds images, and nothing reads it",
+            file=path,
+            fix="if these are the masks, name the folder masks",
+        )
+        for path in beside
+        if next(_walk(path), None) is not None
+    ]
 
 
 def _duplicate(kept: Path, other: Path) -> Problem:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pixelcontrast.core.errors import ConfigError, DataError
-from pixelcontrast.data.catalog import open_dataset
+from pixelcontrast.data.catalog import open_dataset, recognise
 from pixelcontrast.data.checks import check_dataset
 from pixelcontrast.data.reading import read_image, read_mask
 from pixelcontrast.data.scenes import SCENES_INFO, make_scenes, render_scene
@@ -83,7 +83,8 @@ def test_a_folder_of_scenes(tmp_path):
         progress=lambda *a: calls.append(a),
     )  # fmt: skip
     assert calls[-1] == (15, 15)
-    dataset = open_dataset(root)
+    assert recognise(root) == "scenes"
+    dataset = open_dataset(root, "scenes")
     assert dataset.info == SCENES_INFO
     counts = {name: len(ids) for name, ids in dataset.splits.items()}
     assert counts == {"train": 10, "val": 3, "test": 2, "labeled": 4, "unlabeled": 6}

@@ -10,7 +10,7 @@ class TestResNetDeepLabV3Plus(ModelTester):
 
 
 class TestResNetDeepLabV3(ModelTester):
-    encoder = "resnet26"
+    encoder = "resnet18"
     decoder = "deeplabv3"
     output_stride = 8
     strides = (4, 8, 8, 8)

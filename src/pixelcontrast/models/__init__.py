@@ -1,33 +1,47 @@
-"""Networks: timm encoders, decoders, heads, and the segmentor that joins them."""
+"""Networks: timm encoders, decoders, heads, and the segmentor that joins them.
 
-from pixelcontrast.models.config import EmbeddingConfig, ModelConfig
-from pixelcontrast.models.decoders import DECODERS, Decoded, Decoder
-from pixelcontrast.models.encoder import Encoder
-from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead
-from pixelcontrast.models.segmentor import (
-    DeployedSegmentor,
-    Segmentor,
-    build_segmentor,
-    upsample_logits,
-)
-from pixelcontrast.models.weights import load_model, load_state, load_weights, save_model
+Names are imported when they are first used, so that configurations and lists of models do not wait
+for torch.
+"""
 
-__all__ = [
-    "DECODERS",
-    "AuxiliaryHead",
-    "Classifier",
-    "Decoded",
-    "Decoder",
-    "DeployedSegmentor",
-    "EmbeddingConfig",
-    "Encoder",
-    "ModelConfig",
-    "ProjectionHead",
-    "Segmentor",
-    "build_segmentor",
-    "load_model",
-    "load_state",
-    "load_weights",
-    "save_model",
-    "upsample_logits",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelcontrast.models.config import EmbeddingConfig as EmbeddingConfig
+    from pixelcontrast.models.config import ModelConfig as ModelConfig
+    from pixelcontrast.models.decoders import DECODERS as DECODERS
+    from pixelcontrast.models.decoders import Decoded as Decoded
+    from pixelcontrast.models.decoders import Decoder as Decoder
+    from pixelcontrast.models.encoder import Encoder as Encoder
+    from pixelcontrast.models.heads import AuxiliaryHead as AuxiliaryHead
+    from pixelcontrast.models.heads import Classifier as Classifier
+    from pixelcontrast.models.heads import ProjectionHead as ProjectionHead
+    from pixelcontrast.models.segmentor import DeployedSegmentor as DeployedSegmentor
+    from pixelcontrast.models.segmentor import Segmentor as Segmentor
+    from pixelcontrast.models.segmentor import build_segmentor as build_segmentor
+    from pixelcontrast.models.segmentor import upsample_logits as upsample_logits
+    from pixelcontrast.models.weights import load_model as load_model
+    from pixelcontrast.models.weights import load_state as load_state
+    from pixelcontrast.models.weights import load_weights as load_weights
+    from pixelcontrast.models.weights import save_model as save_model
+
+_NAMES = {
+    "config": ("EmbeddingConfig", "ModelConfig"),
+    "decoders": ("DECODERS", "Decoded", "Decoder"),
+    "encoder": ("Encoder",),
+    "heads": ("AuxiliaryHead", "Classifier", "ProjectionHead"),
+    "segmentor": ("DeployedSegmentor", "Segmentor", "build_segmentor", "upsample_logits"),
+    "weights": ("load_model", "load_state", "load_weights", "save_model"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

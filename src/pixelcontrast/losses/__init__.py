@@ -3,6 +3,25 @@
 They need torch alone and work in any training loop.
 """
 
+from pixelcontrast.losses.cross_entropy import segmentation_cross_entropy
+from pixelcontrast.losses.label_contrast import (
+    batch_loss,
+    cross_image_loss,
+    draw_partners,
+    released_pair_loss,
+    within_image_loss,
+)
 from pixelcontrast.losses.pixel_info_nce import PixelInfoNCE, pixel_info_nce
+from pixelcontrast.losses.sampled import sampled_info_nce
 
-__all__ = ["PixelInfoNCE", "pixel_info_nce"]
+__all__ = [
+    "PixelInfoNCE",
+    "batch_loss",
+    "cross_image_loss",
+    "draw_partners",
+    "pixel_info_nce",
+    "released_pair_loss",
+    "sampled_info_nce",
+    "segmentation_cross_entropy",
+    "within_image_loss",
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixelcontrast.core.errors import unknown_name
+from pixelcontrast.core.errors import ConfigError, unknown_name
+from pixelcontrast.losses.fused import fits, fused_terms
 from pixelcontrast.losses.reference import naive_terms
 from pixelcontrast.losses.streaming import stream_terms
 
@@ -13,9 +14,26 @@ if TYPE_CHECKING:
 
 
 def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
-    """Loss and number of positives of each anchor, by the named back end."""
-    if backend == "naive":
-        return naive_terms(contrast)
-    if backend in ("auto", "stream"):
-        return stream_terms(contrast)
-    raise unknown_name("backend", backend, ("auto", "naive", "stream", "triton"))
+    """Loss and number of positives of each anchor, by the named back end.
+
+    Raises:
+        ConfigError: unknown name, or a problem the fused kernels do not cover.
+    """
+    if backend == "auto":
+        backend = "triton" if fits(contrast) else "stream"
+    if backend == "stream":
+        terms: AnchorTerms = stream_terms(contrast)
+    elif backend == "naive":
+        terms = naive_terms(contrast)
+    elif backend == "triton":
+        if not fits(contrast):
+            raise ConfigError(
+                "the Triton back end needs an NVIDIA GPU, vectors and a form it covers, not "
+                f"{contrast.anchors.dtype} of width {contrast.anchors.shape[1]} on "
+                f"{contrast.anchors.device}",
+                fix="use backend='auto'",
+            )
+        terms = fused_terms(contrast)
+    else:
+        raise unknown_name("backend", backend, ("auto", "naive", "stream", "triton"))
+    return terms

@@ -9,36 +9,21 @@ import torch
 from torch import Tensor
 
 from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.core.labels import resize_labels
 
 
-def resize_labels(
-    labels_BHW: Tensor, size: tuple[int, int], *, align_corners: bool = False
-) -> Tensor:
-    """Label maps (B, H, W) brought to (B, h, w) by picking the nearest pixel, any integer type.
+def subsample_labels(labels_BHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Label maps (B, H, W) of any type brought to (B, h, w) with the corner pixels kept.
 
-    Args:
-        labels_BHW: class ids.
-        size: (h, w).
-        align_corners: False takes row floor(i H / h) like PyTorch's nearest mode; True takes row
-            round(i (H - 1) / (h - 1)), an exact sub-sampling where (H - 1) is a multiple of
-            (h - 1), as for crops of 513 or 129 and maps of 65 pixels.
+    Row i of h takes row round(i (H - 1) / (h - 1)): an exact sub-sampling where H - 1 is a
+    multiple of h - 1, as for crops of 513, features of 129 and maps of 65 pixels (Zhao et al.,
+    ICCV 2021).
     """
-    if labels_BHW.shape[-2:] == size:
-        return labels_BHW
-    rows, columns = (
-        _nearest(old, new, align_corners, labels_BHW.device)
-        for old, new in zip(labels_BHW.shape[-2:], size, strict=True)
-    )
-    return labels_BHW[:, rows[:, None], columns]
-
-
-def _nearest(old: int, new: int, align_corners: bool, device: torch.device) -> Tensor:
-    at = torch.arange(new, device=device)
-    if not align_corners:
-        return at * old // new
-    # round(i (old - 1) / (new - 1)) in whole numbers, halves up
-    step = max(new - 1, 1)
-    return (2 * at * (old - 1) + step) // (2 * step)
+    for dim, new in ((-2, size[0]), (-1, size[1])):
+        last, steps = labels_BHW.shape[dim] - 1, max(new - 1, 1)
+        at = torch.arange(new, device=labels_BHW.device)
+        labels_BHW = labels_BHW.index_select(dim, (2 * at * last + steps) // (2 * steps))
+    return labels_BHW
 
 
 def as_rows(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

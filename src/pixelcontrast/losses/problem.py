@@ -129,3 +129,16 @@ def count_positives(contrast: Contrast) -> Tensor:
             same = contrast.keys.labels[own.clamp_min(0)] == labels
             total = total - (same & (own >= 0) & (labels >= 0)).long()
     return total
+
+
+def refuse_second_order() -> None:
+    """For a backward pass that cannot itself be differentiated.
+
+    Raises:
+        RuntimeError: a graph of the gradient was asked for.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "tiled pixel contrast has no second derivative; use backend='naive' for "
+            "create_graph=True"
+        )

@@ -7,10 +7,10 @@ Zhao et al., "Contrastive Learning for Label Efficient Semantic Segmentation" (I
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pixelcontrast.losses.problem import AnchorTerms, Contrast, statistics_dtype
+from pixelcontrast.losses.rowwise import row_terms
 
 
 def naive_terms(contrast: Contrast) -> AnchorTerms:
@@ -20,15 +20,8 @@ def naive_terms(contrast: Contrast) -> AnchorTerms:
         anchors = contrast.anchors.to(dtype)
         keys, positive, negative = _pairs(contrast, anchors)
         logits = anchors @ keys.T * contrast.inv_temperature
-        count = positive.sum(1)
-        if contrast.denominator == "negatives":
-            other = _masked_logsumexp(logits, negative)
-            # Not softplus: PyTorch's is the identity above 20, 2e-9 off.
-            each = -F.logsigmoid(logits - other[:, None])
-        else:
-            each = _masked_logsumexp(logits, positive | negative)[:, None] - logits
-        loss = each.masked_fill(~positive, 0).sum(1) / count.clamp_min(1)
-    return AnchorTerms(loss, count)
+        loss = row_terms(logits, positive, negative, contrast.denominator)
+    return AnchorTerms(loss, positive.sum(1))
 
 
 def _pairs(contrast: Contrast, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,12 +50,3 @@ def _pairs(contrast: Contrast, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]
             images[:, None] == torch.cat([i for i in key_images if i is not None])[None]
         )
     return torch.cat(vectors), pair & same, negative
-
-
-def _masked_logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
-    """Row-wise log-sum-exp over `mask`; minus infinity, with zero gradient, where it is empty."""
-    some = mask.any(1)
-    # A row that is -inf throughout has a NaN gradient: such rows are computed over all entries
-    # and replaced.
-    total = logits.masked_fill(~mask & some[:, None], float("-inf")).logsumexp(1)
-    return total.masked_fill(~some, float("-inf"))

@@ -27,7 +27,7 @@ class SelfTiles:
         rows: their ids and tiles.
         settings: the formula.
         work: scratch memory.
-        keep: tiles of 2^s' and masks are kept from sweep to sweep, for small matrices.
+        keep: tiles of 2^s' are kept from sweep to sweep, for small matrices.
     """
 
     def __init__(
@@ -43,12 +43,7 @@ class SelfTiles:
         self._anchors, self._blocks = anchors, rows.split(anchors)
         self._kept: dict[tuple[int, int], Tensor] | None = {} if keep else None
         self._masks = Masks(
-            rows,
-            rows,
-            own_image=settings.own_image,
-            negatives=settings.negatives,
-            work=work,
-            keep=keep,
+            rows, rows, own_image=settings.own_image, negatives=settings.negatives, work=work
         )
         tiles = range(len(rows.tiles))
         self._pairs = [(i, j, self._masks.roles(i, j)) for i in tiles for j in tiles[i:]]
@@ -65,14 +60,13 @@ class SelfTiles:
             if count_positives:
                 hits = logits
                 if positive is not None:
-                    hits = torch.mul(logits, positive, out=self._work("masked", *positive.shape))
+                    hits = torch.mul(logits, positive, out=positive)
                 _add_sums(values, i, j, hits)
             power = logits.exp2_()
             if self._kept is not None:
                 self._kept[i, j] = power
             if denominator is not None:
-                out = self._work("masked", *denominator.shape)
-                power = torch.mul(power, denominator, out=out)
+                power = torch.mul(power, denominator, out=denominator)
             if shares.denominator is not Share.NONE:
                 _add_sums(totals, i, j, power)
 

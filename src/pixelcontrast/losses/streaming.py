@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pixelcontrast.losses.key_tiles import KeyTiles
 from pixelcontrast.losses.precision import fast_products
-from pixelcontrast.losses.problem import AnchorTerms, Contrast, count_positives, statistics_dtype
+from pixelcontrast.losses.problem import (
+    AnchorTerms,
+    Contrast,
+    count_positives,
+    refuse_second_order,
+    statistics_dtype,
+)
 from pixelcontrast.losses.self_tiles import SelfTiles
 from pixelcontrast.losses.settings import Settings
 from pixelcontrast.losses.tile_math import LN2, Pull, Statistics
@@ -49,7 +54,8 @@ class Plan:
     """The symmetric half of the matrix is small enough to be kept for the backward pass."""
 
 
-@torch.compiler.disable  # Python decides tile by tile: a clean break in a compiled graph
+# Python decides tile by tile: a clean break in a compiled graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def stream_terms(contrast: Contrast) -> AnchorTerms:
     """Loss and number of positives of each anchor, in memory linear in anchors and keys.
 
@@ -59,7 +65,7 @@ def stream_terms(contrast: Contrast) -> AnchorTerms:
     with torch.no_grad():
         counts = count_positives(contrast)
         plan = make_plan(contrast, counts)
-    loss: Tensor = _Stream.apply(contrast.anchors, keys, plan)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Stream.apply(contrast.anchors, keys, plan)
     return AnchorTerms(loss, counts)
 
 
@@ -141,7 +147,8 @@ def _longest(vectors: Tensor) -> Tensor:
     if not vectors.numel():
         return vectors.new_zeros((), dtype=torch.float64)
     wide = statistics_dtype(vectors.dtype)
-    return torch.linalg.vector_norm(vectors, dim=1, dtype=wide).amax().double()
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=wide)
+    return lengths.amax().double()
 
 
 class _Stream(torch.autograd.Function):
@@ -163,11 +170,12 @@ class _Stream(torch.autograd.Function):
                 if stats.shift is not None:
                     repel = torch.where(stats.total > 0, repel / stats.total, 0.0)
                 ctx.collected = parts.against.collected(repel, _per_positive(plan))
-            return plan.rows.put_back(_loss(stats, plan), len(anchors))
+            loss: Tensor = plan.rows.put_back(_loss(stats, plan), len(anchors))
+        return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        refuse_second_order()
         plan: Plan = ctx.plan
         anchors, keys = ctx.saved_tensors
         need_anchors, need_keys = ctx.needs_input_grad[:2]

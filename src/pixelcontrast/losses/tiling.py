@@ -72,7 +72,7 @@ class Rows:
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Views of the sorted `values`, one a tile."""
-        return values.split([tile.stop - tile.start for tile in self.tiles])
+        return tuple(values[tile.at] for tile in self.tiles)
 
     @property
     def count(self) -> int:
@@ -81,7 +81,8 @@ class Rows:
 
     def take(self, vectors: Tensor, dtype: torch.dtype) -> Tensor:
         """The sorted rows of `vectors`, without a copy where none is needed."""
-        return (vectors if self.order is None else vectors[self.order]).to(dtype).contiguous()
+        rows = vectors[: self.count] if self.order is None else vectors[self.order]
+        return rows.to(dtype).contiguous()
 
     def take_tile(self, vectors: Tensor, tile: Tile, dtype: torch.dtype) -> Tensor:
         """The sorted rows of one tile."""

@@ -47,24 +47,15 @@ class Masks:
         keys: sorted keys; the same object where the anchors are the keys.
         own_image: negatives come from the anchor's image alone.
         negatives: the denominator holds the negatives alone.
-        work: scratch memory.
-        keep: every mask is made once and kept; else it is valid until the next one is made.
+        work: scratch memory; a mask is valid until the next one is made.
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        keys: Rows,
-        *,
-        own_image: bool,
-        negatives: bool,
-        work: Workspace,
-        keep: bool = False,
+        self, rows: Rows, keys: Rows, *, own_image: bool, negatives: bool, work: Workspace
     ) -> None:
         self._rows, self._keys = rows, keys
         self._own_image, self._negatives = own_image, negatives
         self._work = work
-        self._kept: dict[tuple[str, int, int], Tensor] | None = {} if keep else None
         self._labels = rows.split(rows.labels), keys.split(keys.labels)
         self._images: tuple[Blocks, Blocks] | None = None
         if own_image and rows.images is not None and keys.images is not None:
@@ -83,31 +74,20 @@ class Masks:
     def of(self, i: int, j: int, shares: Roles) -> tuple[Tensor | None, Tensor | None]:
         """Masks of denominator and positives, None where all pairs or no pair take the role."""
         return (
-            self._get("denominator", i, j) if shares.denominator is Share.SOME else None,
+            self._denominator(i, j) if shares.denominator is Share.SOME else None,
             self.positive(i, j, shares),
         )
 
     def positive(self, i: int, j: int, shares: Roles) -> Tensor | None:
         """Mask of the positives, None where all pairs or no pair are."""
-        return self._get("positive", i, j) if shares.positive is Share.SOME else None
-
-    def _get(self, name: str, i: int, j: int) -> Tensor:
-        make = self._positive if name == "positive" else self._denominator
-        if self._kept is None:
-            return make(i, j)
-        mask = self._kept.get((name, i, j))
-        if mask is None:
-            mask = self._kept[name, i, j] = make(i, j).clone()
-        return mask
+        return self._positive(i, j) if shares.positive is Share.SOME else None
 
     def _itself(self, i: int, j: int) -> bool:
         """Whether the tile may hold pairs of an anchor with itself."""
         if self._rows is self._keys:
             return i == j
         row, key = self._rows.tiles[i], self._keys.tiles[j]
-        return self._rows.own is not None and (
-            row.own_low < key.stop and key.start <= row.own_high
-        )
+        return self._rows.own is not None and (row.own_low < key.stop and key.start <= row.own_high)
 
     def _positive(self, i: int, j: int) -> Tensor:
         """Pairs of one class, the anchor itself excepted."""

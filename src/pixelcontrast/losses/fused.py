@@ -1,0 +1,158 @@
+"""The kernels for NVIDIA GPUs behind the interface of the other engines.
+
+Letters: D embedding, N anchors, K keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelcontrast.losses import triton_backend
+from pixelcontrast.losses.problem import (
+    AnchorTerms,
+    Contrast,
+    Denominator,
+    count_positives,
+    refuse_second_order,
+)
+
+
+def fits(contrast: Contrast) -> bool:
+    """Whether the kernels compute this problem: one key set, negatives from every image."""
+    keys = contrast.keys
+    return (
+        contrast.anchors.is_cuda
+        and contrast.images is None
+        and not (contrast.mutual and keys is not None and keys.own is not None)
+        and triton_backend.triton_available()
+        and triton_backend.supports(contrast.anchors.dtype, contrast.anchors.shape[1])
+    )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def fused_terms(contrast: Contrast) -> AnchorTerms:
+    """Loss and number of positives of each anchor by the fused kernels.
+
+    The numbers of rows with a role come to the host once a call.
+    """
+    anchors, labels = contrast.anchors, contrast.labels
+    keys, key_labels = None, labels
+    own: Tensor | None = torch.arange(len(labels), device=labels.device)
+    if contrast.keys is not None:
+        keys, key_labels = contrast.keys.vectors.to(anchors.dtype), contrast.keys.labels
+        if contrast.mutual:
+            keys, key_labels = torch.cat([anchors, keys]), torch.cat([labels, key_labels])
+        else:
+            own = contrast.keys.own
+    with torch.no_grad():
+        plan = _plan(labels, None if keys is None else key_labels, own, contrast)
+        counts = count_positives(contrast)
+    loss: Tensor = _Fused.apply(anchors, keys, plan)
+    return AnchorTerms(loss, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    order: Tensor
+    labels: Tensor
+    key_order: Tensor | None
+    key_labels: Tensor
+    own: Tensor | None
+    inv_temperature: float
+    denominator: Denominator
+
+    def sides(self, anchors: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sorted anchors and keys; one tensor where the anchors are the keys."""
+        left = anchors[self.order]
+        if keys is None or self.key_order is None:
+            return left, left
+        return left, keys[self.key_order]
+
+
+def _plan(
+    labels: Tensor, key_labels: Tensor | None, own: Tensor | None, contrast: Contrast
+) -> _Plan:
+    """Rows and keys sorted by class, those without a role dropped."""
+    parts = [labels] if key_labels is None else [labels, key_labels]
+    counts = torch.stack([(part >= 0).sum() for part in parts]).tolist()
+    orders = []
+    for part, count in zip(parts, counts, strict=True):
+        last = torch.iinfo(part.dtype).max
+        orders.append(part.masked_fill(part < 0, last).argsort(stable=True)[:count])
+    order, key_order = orders[0], orders[-1]
+    sorted_own = None
+    if own is not None:
+        place = torch.full_like(parts[-1], -1)
+        place[key_order] = torch.arange(len(key_order), device=labels.device)
+        mine = own[order]
+        if len(place):
+            sorted_own = place[mine.clamp_min(0)].masked_fill(mine < 0, -1)
+    return _Plan(
+        order,
+        labels[order],
+        None if key_labels is None else key_order,
+        parts[-1][key_order],
+        sorted_own,
+        contrast.inv_temperature,
+        contrast.denominator,
+    )
+
+
+class _Fused(torch.autograd.Function):
+    """Loss of each anchor by the kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor | None, plan: _Plan) -> Tensor:
+        left, right = plan.sides(anchors, keys)
+        terms = triton_backend.forward(
+            left,
+            plan.labels,
+            right,
+            plan.key_labels,
+            plan.own,
+            plan.inv_temperature,
+            plan.denominator,
+        )
+        ctx.plan = plan
+        ctx.save_for_backward(anchors, keys, *terms[1:])
+        return terms[0].new_zeros(len(anchors)).index_copy(0, plan.order, terms[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        refuse_second_order()
+        plan: _Plan = ctx.plan
+        anchors, keys, lse, positives, share = ctx.saved_tensors
+        need_anchors, need_keys = ctx.needs_input_grad[:2]
+        left, right = plan.sides(anchors, keys)
+        weight = grad[plan.order] * (positives > 0)
+        of_left, of_right = triton_backend.backward(
+            left,
+            plan.labels,
+            right,
+            plan.key_labels,
+            plan.own,
+            plan.inv_temperature,
+            plan.denominator,
+            lse,
+            positives,
+            share,
+            weight,
+            need_anchors,
+            need_keys,
+            keys is None,
+        )
+        return (
+            _put_back(of_left, anchors, plan.order),
+            _put_back(of_right, keys, plan.key_order),
+            None,
+        )
+
+
+def _put_back(rows: Tensor | None, like: Tensor | None, order: Tensor | None) -> Tensor | None:
+    if rows is None or like is None or order is None:
+        return None
+    return torch.zeros_like(like).index_copy(0, order, rows.to(like.dtype))

@@ -58,13 +58,14 @@ class ConfusionMatrix:
             )
         if prediction.numel() == 0:
             return
-        if int(prediction.amin()) < 0 or int(prediction.amax()) >= self.num_classes:
+        low, high = _range(prediction)
+        if low < 0 or high >= self.num_classes:
             raise ValueError(
-                f"predicted classes {int(prediction.amin())} to {int(prediction.amax())}, "
-                f"expected 0 to {self.num_classes - 1}"
+                f"predicted classes {low} to {high}, expected 0 to {self.num_classes - 1}"
             )
-        if target.dtype == torch.uint8:
-            counts, ignored = self._count_bytes(prediction, target, where)
+        low, high = (0, 255) if target.dtype == torch.uint8 else _range(target)
+        if low >= 0 and high <= 255:
+            counts, ignored = self._count_bytes(prediction, target.to(torch.uint8), where)
         else:
             counts, ignored = self._count_integers(prediction, target, where)
         self.counts += counts.to(self.counts.device)
@@ -139,7 +140,7 @@ class ConfusionMatrix:
     def _count_integers(
         self, prediction: Tensor, target: Tensor, where: str | None
     ) -> tuple[Tensor, Tensor]:
-        """Counts of other integer targets: checked first, unlabelled pixels moved to row C."""
+        """Counts of targets beyond a byte: checked first, unlabelled pixels moved to row C."""
         rows = target
         outside = (target < 0) | (target >= self.num_classes)
         if self.ignore_index is not None:
@@ -160,6 +161,11 @@ class ConfusionMatrix:
             where=where,
             fix="map the value to a class or to the ignore index in dataset.yaml",
         )
+
+
+def _range(labels: Tensor) -> tuple[int, int]:
+    low, high = labels.aminmax()
+    return int(low), int(high)
 
 
 def _pair_counts(columns: Tensor, rows: Tensor, num_rows: int, num_columns: int) -> Tensor:

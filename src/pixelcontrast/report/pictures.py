@@ -124,7 +124,8 @@ def _row(
         own = next((e for e in images if e.id == entry.id and e.files), None)
         if own is None:
             continue
-        ignore_index = int(number(run.dataset.get("ignore_index")) or 255)
+        stored = number(run.dataset.get("ignore_index"))
+        ignore_index = 255 if stored is None else int(stored)
         try:
             image, truth, prediction = _read(own, width)
         except (OSError, ValueError, SyntaxError):

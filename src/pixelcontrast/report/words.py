@@ -191,9 +191,10 @@ def _evaluation(run: Run) -> str:
         crop: Any = protocol.get("crop")
         size = f" of {crop[0]} {TIMES} {crop[1]} pixels" if _is_pair(crop) else ""
         way = f"sliding windows{size}"
-    scales = protocol.get("scales")
-    if isinstance(scales, list | tuple) and list(scales) not in ([], [1], [1.0]):
-        way += ", at scales " + joined([f"{scale:g}" for scale in scales])
+    listed = protocol.get("scales")
+    scales = [number(scale) for scale in listed] if isinstance(listed, list | tuple) else []
+    if scales and scales != [1.0]:
+        way += ", at scales " + joined([MISSING if scale is None else f"{scale:g}" for scale in scales])
     if protocol.get("flip"):
         way += ", plain and mirrored"
     count = len(run.result.images)

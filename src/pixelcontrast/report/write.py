@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pixelcontrast.core.errors import DataError
@@ -77,6 +78,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 def render(runs: Sequence[Run]) -> str:
     """The page as text."""
+    return _template().render(_page(runs))
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("pixelcontrast.report"),
         autoescape=True,
@@ -89,7 +95,7 @@ def render(runs: Sequence[Run]) -> str:
         "duration": duration,
         "spread": spread_text,
     }
-    return environment.get_template("report.html.j2").render(_page(runs))
+    return environment.get_template("report.html.j2")
 
 
 def _page(runs: Sequence[Run]) -> dict[str, Any]:

@@ -48,7 +48,10 @@ def test_things_stand_on_the_ground_at_their_size(name, draw, label, low, high, 
 @pytest.mark.parametrize("side", [-1, 1])
 def test_houses_and_hedges_stand_at_their_side(side, seed):
     for draw, label in (
-        (lambda s: s.house(side, side * 6.0, 8.0, 20.0, 9.0, seed % 2 == 0), things.BUILDING),
+        (
+            lambda s: s.house(side, side * 6.0, 8.0, 20.0, 9.0, pitched=seed % 2 == 0, face=True),
+            things.BUILDING,
+        ),
         (lambda s: s.hedge(side * 6.0, 8.0, 20.0, 1.5), things.VEGETATION),
     ):
         _, columns = drawn(draw, label, seed)

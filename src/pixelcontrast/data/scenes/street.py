@@ -110,24 +110,23 @@ def _ground(street: Street, half: float, walks: tuple[float, float], hard: bool)
     stone = street.tint(((146, 142, 138), (126, 124, 122), (158, 138, 124)))
     if rng.random() < (0.45 if hard else 0.15):
         stone = asphalt + rng.normal(0, 8)
-    rough = {"grain": 0.07, "blotch": 0.07}
     height, width = street.canvas.mask.shape
     near = 0.7 * street.camera.focal * street.camera.height / (height - street.camera.centre[1])
     horizon = street.quad((-500, 0, _END), (500, 0, _END))
     bottom = np.array([(2 * width, 2 * height), (-width, 2 * height)], np.float32)
-    fill(np.concatenate([horizon, bottom]), grass, VEGETATION, **rough)
+    fill(np.concatenate([horizon, bottom]), grass, VEGETATION)
     walk = street.ground(-half - walks[0], half + walks[1], near, _END)
-    fill(walk, stone, PAVEMENT, **rough)
-    fill(street.ground(-half, half, near, _END), asphalt, ROAD, **rough)
+    fill(walk, stone, PAVEMENT)
+    fill(street.ground(-half, half, near, _END), asphalt, ROAD)
     for edge in (-half, half):
         fill(street.ground(edge - 0.14, edge + 0.14, near, _END), stone * 1.14, PAVEMENT)
     _paving(street, half, walks, stone)
     _markings(street, half)
-    _fade(street)
+    _surface(street)
 
 
-def _fade(street: Street) -> None:
-    """Haze over the ground, by the distance of every pixel; the sky stays."""
+def _surface(street: Street) -> None:
+    """Roughness of the ground, and haze by the distance of every pixel; the sky stays."""
     canvas, camera = street.canvas, street.camera
     height, width = canvas.mask.shape
     first = max(0, round(camera.centre[1] - abs(camera.roll) * width))
@@ -137,10 +136,11 @@ def _fade(street: Street) -> None:
     distance = camera.focal * camera.height / np.maximum(below, 0.5)
     keep = cv2.exp(distance * np.float32(-1 / canvas.visibility))
     keep[below <= 0.5] = 1
+    rough = 1 + 0.07 * (canvas.grain[first:] + canvas.blotch[first:])
+    rough[below <= 0.5] = 1
     ground = canvas.image[first:]
-    ground -= canvas.haze
-    ground *= keep[:, :, None]
-    ground += canvas.haze
+    ground *= (rough * keep)[:, :, None]
+    ground += (1 - keep)[:, :, None] * canvas.haze
 
 
 def _paving(street: Street, half: float, walks: tuple[float, float], stone: np.ndarray) -> None:
@@ -222,11 +222,12 @@ def _arrange(
 def _line_street(street: Street, side: int, wall: float, kind: str, fronts: list[_Drawing]) -> None:
     rng, z = street.rng, _NEAR
     base = float(rng.uniform(6, 16))
+    hides = 0.0
     while z < _FAR:
         length = float(rng.uniform(6, 15))
         end = z + length
         if kind == "park" or (kind == "houses" and rng.random() < 0.35):
-            high = float(rng.uniform(0.8, 1.8))
+            high, hides = float(rng.uniform(0.8, 1.8)), 0.0
             fronts.append((z, partial(street.hedge, wall, z, end, high)))
             for _ in range(2 if kind == "park" else 1):
                 at, x = (
@@ -235,9 +236,14 @@ def _line_street(street: Street, side: int, wall: float, kind: str, fronts: list
                 )
                 fronts.append(_tree(street, x, max(at, 5.0), float(rng.uniform(6, 11))))
         else:
-            high = float(rng.uniform(4.5, 7)) if kind == "houses" else base * rng.uniform(0.7, 1.35)
+            tall = (4.5, 7.0) if kind == "houses" else (0.7 * base, 1.35 * base)
+            high = float(rng.uniform(*tall))
             pitched = kind == "houses" or rng.random() < 0.25
-            fronts.append((z, partial(street.house, side, wall, z, end, float(high), pitched)))
+            house = partial(street.house, side, wall, z, end, high)
+            # Behind the nearer house, unless this one is taller; before the first, off the picture.
+            face = z > _NEAR and (pitched or high > hides)
+            fronts.append((z, partial(house, pitched=pitched, face=face)))
+            hides = 0.0 if kind == "houses" else high
             if side == street.light.sun:
                 reach = wall - side * min(high * 0.75, 11.0)
                 street.canvas.add_shadow(street.ground(wall, reach, z, end))

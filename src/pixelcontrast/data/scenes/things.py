@@ -74,16 +74,35 @@ class Street:
         return 1 + (0.30 if sunny else -0.45) * self.light.shadow
 
     def house(
-        self, side: int, x: float, z0: float, z1: float, height: float, pitched: bool
+        self,
+        side: int,
+        x: float,
+        z0: float,
+        z1: float,
+        height: float,
+        *,
+        pitched: bool,
+        face: bool,
     ) -> None:
-        """A house whose wall along the street is at `x`, from `z0` to `z1`."""
+        """A house whose wall along the street is at `x`, from `z0` to `z1`.
+
+        Args:
+            side: -1 left, 1 right.
+            x: place of the wall across the street.
+            z0: nearest point.
+            z1: farthest point.
+            height: of the walls.
+            pitched: whether there is a gabled roof.
+            face: whether the wall towards the camera can be seen.
+        """
         wall = self.tint(_FACADES)
         along, across = self.lit(side), 1 - 0.30 * self.light.shadow
         back = x + side * 14
         grain, blotch = 0.07, 0.07
         fill = self.canvas.fill
-        front = self.quad((x, 0, z0), (x, height, z0), (back, height, z0), (back, 0, z0))
-        fill(front, wall * across, BUILDING, depth=z0, grain=grain, blotch=blotch)
+        if face:
+            front = self.quad((x, 0, z0), (x, height, z0), (back, height, z0), (back, 0, z0))
+            fill(front, wall * across, BUILDING, depth=z0, grain=grain, blotch=blotch)
         if pitched:
             roof = self.tint(((124, 66, 52), (92, 88, 88), (110, 80, 66)))
             ridge, top = x + side * 4.5, height + 3.2
@@ -91,54 +110,46 @@ class Street:
             fill(gable, wall * across, BUILDING, depth=z0, grain=grain, blotch=blotch)
             slope = self.quad((x, height, z0), (x, height, z1), (ridge, top, z1), (ridge, top, z0))
             fill(slope, roof * along, BUILDING, depth=(z0 + z1) / 2, grain=0.12)
-        face = self.quad((x, 0, z0), (x, height, z0), (x, height, z1), (x, 0, z1))
-        fill(face, wall * along, BUILDING, depth=(z0 + z1) / 2, grain=grain, blotch=blotch)
+        flank = self.quad((x, 0, z0), (x, height, z0), (x, height, z1), (x, 0, z1))
+        fill(flank, wall * along, BUILDING, depth=(z0 + z1) / 2, grain=grain, blotch=blotch)
         if not pitched:
             band = self.quad(
                 (x, height - 0.5, z0), (x, height, z0), (x, height, z1), (x, height - 0.5, z1)
             )
             fill(band, wall * along * 0.72, BUILDING, depth=(z0 + z1) / 2)
-        self._windows(side, x, back, z0, z1, height)
+        self._windows(side, x, z0, z1, height, face)
         if height > 5 and self.rng.random() < 0.6:
             self._shop(side, x, z0, z1)
 
     def _windows(
-        self, side: int, x: float, back: float, z0: float, z1: float, height: float
+        self, side: int, x: float, z0: float, z1: float, height: float, face: bool
     ) -> None:
         storey, bay = self.rng.uniform(2.7, 3.4), self.rng.uniform(1.8, 3.0)
         low = np.arange(1.0 + storey * (height > 5), height - 1.9, storey)
         tall, wide = self.rng.uniform(1.2, 1.8), bay * self.rng.uniform(0.38, 0.62)
         glass = self.tint(((62, 74, 88), (84, 98, 112), (48, 52, 58), (116, 132, 148)))
-        depth = (z0 + z1) / 2
-        lamp = np.array((250, 206, 120), np.float32)
-        starts = np.arange(z0 + 0.5, z1 - wide - 0.3, bay)
-        if not len(low):
-            return
-        y, z = (a.ravel() for a in np.meshgrid(low, starts))
-        corners = [(x, y, z), (x, y + tall, z), (x, y + tall, z + wide), (x, y, z + wide)]
-        self._panes(corners, glass, lamp, depth)
-        if z0 > 4:
-            y, a = (v.ravel() for v in np.meshgrid(low, np.arange(0.7, 12, bay)))
-            near, far = x + side * a, x + side * (a + wide)
-            corners = [(near, y, z0), (near, y + tall, z0), (far, y + tall, z0), (far, y, z0)]
-            self._panes(corners, glass * 0.85, lamp, z0)
+        rise = low[:, None, None] + np.array((0, tall, tall, 0))
+        if len(low):
+            along = np.arange(z0 + 0.5, z1 - wide - 0.3, bay)[:, None] + (0, 0, wide, wide)
+            self._panes(x, rise, along, glass, (z0 + z1) / 2)
+        if len(low) and face:
+            out = np.arange(0.7, 12, bay)[:, None] + (0, 0, wide, wide)
+            self._panes(x + side * out, rise, z0, glass * np.float32(0.85), z0)
 
-    def _panes(
-        self,
-        corners: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
-        glass: Floats,
-        lamp: Floats,
-        depth: float,
-    ) -> None:
-        points = np.stack([np.stack(np.broadcast_arrays(*c), -1) for c in corners], axis=1)
-        panes = self.camera.project(points)
-        if not len(panes):
-            return
-        lit = panes[self.rng.random(len(panes)) < 0.4 * self.light.lamps]
-        if self.camera.scale(depth) > _FINE:
+    def _panes(self, x: ArrayLike, y: ArrayLike, z: ArrayLike, glass: Floats, depth: float) -> None:
+        """Windows whose corners (storeys, bays, 4) have these coordinates; some are lit at dusk."""
+        shape = np.broadcast_shapes(np.shape(x), np.shape(y), np.shape(z))
+        points = np.empty((*shape, 3), np.float32)
+        points[..., 0], points[..., 1], points[..., 2] = x, y, z
+        panes = self.camera.project(points.reshape(-1, 4, 3))
+        lit = panes[:0]
+        if self.light.lamps:
+            lit = panes[self.rng.random(len(panes)) < 0.4]
+        if self.camera.scale(depth) > _FINE and len(panes):
             self.canvas.fill(panes, glass, BUILDING, depth=depth)
             if len(lit):
-                self.canvas.fill(lit, lamp / self.light.gain, BUILDING, depth=depth)
+                lamp = np.array((250, 206, 120), np.float32) / self.light.gain
+                self.canvas.fill(lit, lamp, BUILDING, depth=depth)
 
     def _shop(self, side: int, x: float, z0: float, z1: float) -> None:
         depth = (z0 + z1) / 2

@@ -132,7 +132,7 @@ def test_align_corners_reaches_every_resize(monkeypatch):
 
 
 def test_compiles_without_graph_breaks():
-    model = build(*SMALL, embedding=EmbeddingConfig(), auxiliary=True)
+    model = build("resnet10t", "hrnet", embedding=EmbeddingConfig(dim=8), auxiliary=True)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     out = compiled(images(2, 64, 64), embed=True)
     assert out.embedding is not None
@@ -140,7 +140,7 @@ def test_compiles_without_graph_breaks():
 
 
 def test_exports_for_every_batch_and_size():
-    module = build(*SMALL).deploy()
+    module = build("resnet10t", "deeplabv3plus", decoder_channels=16).deploy()
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
         module, (images(2, 64, 96),), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},)

@@ -101,7 +101,7 @@ def line_chart(
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """Round numbers that cover `low` to `high` in about `wanted` steps."""
     span = (high - low) or abs(high) or 1.0
-    raw = span / wanted
+    raw = max(span / wanted, 1e-300)
     power = 10.0 ** math.floor(math.log10(raw))
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= raw * 0.75)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

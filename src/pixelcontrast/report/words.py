@@ -194,7 +194,9 @@ def _evaluation(run: Run) -> str:
     listed = protocol.get("scales")
     scales = [number(scale) for scale in listed] if isinstance(listed, list | tuple) else []
     if scales and scales != [1.0]:
-        way += ", at scales " + joined([MISSING if scale is None else f"{scale:g}" for scale in scales])
+        way += ", at scales " + joined(
+            [MISSING if scale is None else f"{scale:g}" for scale in scales]
+        )
     if protocol.get("flip"):
         way += ", plain and mirrored"
     count = len(run.result.images)

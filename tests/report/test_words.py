@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import yaml
+
+from pixelcontrast.report.run import read_run
+from pixelcontrast.report.words import (
+    hardware_name,
+    headline_sentence,
+    method_options,
+    method_title,
+    settings,
+)
+
+
+def changed(folder, path, value):
+    """The run with one value of its configuration replaced."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    place = config
+    *keys, last = path.split(".")
+    for key in keys:
+        place = place[key]
+    place[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return read_run(folder)
+
+
+@pytest.fixture
+def folder(make_run):
+    return make_run(steps=20, pictures=0, count=2)
+
+
+def test_settings_of_a_run(folder):
+    said = dict(settings(read_run(folder)))
+    assert said["Network"].startswith("DeepLabV3+ (resnet18), 12.3 M parameters (12.2 M of them")
+    assert said["Network"].endswith("trained from random weights.")
+    assert said["Data"].startswith("streets: 8 classes, 40 labelled, 160 unlabelled and 2 valid")
+    assert "Labels were limited to 40." in said["Data"]
+    assert said["Optimisation"].startswith("SGD at learning rate 0.01 (10 ")
+    assert "poly schedule; 20 steps of 8 images; float32 arithmetic" in said["Optimisation"]
+    assert said["Evaluation"] == (
+        "Split “val” of 2 images: whole images, pixels of all images counted together."
+    )
+    assert said["Machine"] == "Example CPU 9000, 2 cores; training took 8 min."
+    assert headline_sentence(read_run(folder)) == (
+        "PiCo trained DeepLabV3+ (resnet18) on streets, where 40 training images have labels "
+        "and 160 have none."
+    )
+
+
+def test_options_are_flat(folder):
+    options = dict(method_options(read_run(folder)))
+    assert options["temperature"] == "0.1"
+    assert options["segmentation.auxiliary_weight"] == "0.4"
+    assert "name" not in options
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "heading", "words"),
+    [
+        ("model.pretrained", True, "Network", "encoder pretrained"),
+        ("model.weights_file", "x.pth", "Network", "read from a file"),
+        ("data.labeled", "few", "Data", "the split “few”"),
+        ("data.labeled_seed", 7, "Data", "drawn with seed 7"),
+        ("view.colour", {"brightness": 0.5}, "Views", "colours changed"),
+        ("train.accumulate", 4, "Optimisation", "summed over 4 batches"),
+        ("train.ema", 0.99, "Optimisation", "averaged weights (decay 0.99)"),
+        ("optim.weight_decay", 0.0005, "Optimisation", "weight decay 5e-4"),
+    ],
+)
+def test_a_setting_is_said(folder, path, value, heading, words):
+    assert words in dict(settings(changed(folder, path, value)))[heading]
+
+
+@pytest.mark.parametrize("section", ["data", "view", "model", "method", "optim", "train", "eval"])
+@pytest.mark.parametrize("wrong", [None, 3, "x", [1, 2], {"lr": "fast", "crop": ["a", "b"]}])
+def test_sections_of_the_wrong_kind_are_left_unsaid(folder, section, wrong):
+    assert settings(changed(folder, section, wrong))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"mode": "slide", "crop": [513, 513]}, "sliding windows of 513"),
+        ({"scales": [0.5, 1.0], "flip": True}, "at scales 0.5 and 1, plain and mirrored"),
+        ({"scales": ["x"]}, "whole images, at scales"),
+    ],
+)
+def test_the_protocol_is_said(folder, protocol, words):
+    scores = folder / "evaluation" / "val" / "scores.json"
+    scores.write_text(json.dumps({**json.loads(scores.read_text()), "protocol": protocol}))
+    assert words in dict(settings(read_run(folder)))["Evaluation"]
+
+
+def test_hardware(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record |= {"device": "gpu", "hardware": {"cpu": "C", "cores": 8, "gpu": "G100", "gpus": 4}}
+    (folder / "run.json").write_text(json.dumps(record))
+    assert hardware_name(read_run(folder)).startswith("4 ")
+    assert hardware_name(read_run(folder)).endswith(" G100")
+
+
+def test_an_unknown_method_keeps_its_name():
+    assert method_title("my_method") == "my_method"

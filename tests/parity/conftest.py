@@ -1,0 +1,95 @@
+"""Reference values of official code: every case in every file of one folder.
+
+The folder is named by PIXELCONTRAST_REFERENCE. A test asks for its cases with
+`@pytest.mark.reference("pico", kind="self")` and an argument `case`. A method adds its files by a
+reader in READERS: a function from an opened archive to its cases, empty for another method's file.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("PIXELCONTRAST_REFERENCE", ROOT / "../shared/reference"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs and outputs of one run of official code."""
+
+    name: str
+    kind: str
+    meta: dict
+    arrays: dict
+
+    def tensor(self, name, dtype=None):
+        """A stored array."""
+        found = torch.from_numpy(np.array(self.arrays[name]))
+        return found if dtype is None else found.to(dtype)
+
+
+def read_prefixed(archive):
+    """Archives whose `meta` is a list of JSON objects with a `prefix` and a `kind`."""
+    meta = np.atleast_1d(archive["meta"]) if "meta" in archive else []
+    cases = []
+    for text in meta:
+        entry = json.loads(str(text))
+        if not isinstance(entry, dict) or not {"prefix", "kind"} <= entry.keys():
+            return []
+        start = entry["prefix"]
+        arrays = {key.removeprefix(start): archive[key] for key in archive if key.startswith(start)}
+        cases.append(Case(start.rstrip("_./"), entry["kind"], entry, arrays))
+    return cases
+
+
+READERS = {"pico": read_prefixed}
+
+
+def discover(method):
+    """Cases of a method, and what is wrong with its files."""
+    cases, faults = [], []
+    for path in sorted(FOLDER.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            found = READERS[method](archive)
+        if not found and path.name.startswith(method):
+            faults.append(f"{path.name} holds no case of a known form")
+        cases += [Case(f"{path.stem}-{c.name}", c.kind, c.meta, c.arrays) for c in found]
+    return cases, faults
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "reference(method, kind): reference cases to check")
+
+
+def pytest_generate_tests(metafunc):
+    marker = metafunc.definition.get_closest_marker("reference")
+    if marker is None or "case" not in metafunc.fixturenames:
+        return
+    method, kind = marker.args[0], marker.kwargs["kind"]
+    cases, _ = discover(method)
+    chosen = [pytest.param(case, id=case.name) for case in cases if case.kind == kind]
+    if not chosen:
+        reason = f"no reference values of {method} ({kind}) in {FOLDER}"
+        chosen = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
+    metafunc.parametrize("case", chosen)
+
+
+@pytest.fixture(scope="session")
+def reference_cases():
+    """All cases of a method; skips without the folder, fails for a file without cases."""
+
+    def find(method):
+        if not FOLDER.is_dir():
+            pytest.skip(f"no folder {FOLDER}; set PIXELCONTRAST_REFERENCE")
+        cases, faults = discover(method)
+        assert not faults, "; ".join(faults)
+        if not cases:
+            pytest.skip(f"no reference values of {method} in {FOLDER}")
+        return cases
+
+    return find

@@ -56,7 +56,7 @@ def test_select_keeps_the_order_of_the_split(dataset):
 
 @pytest.mark.parametrize(
     ("split", "message"),
-    [("trian", "did you mean 'train'"), ("empty", "is empty"), ("wrong", "do not exist: d")],
+    [("traim", "did you mean 'train'"), ("empty", "is empty"), ("wrong", "do not exist: d")],
 )
 def test_select_refuses(dataset, split, message):
     with pytest.raises(DataError, match=message):

@@ -52,7 +52,7 @@ def test_empty_file_says_nothing(tmp_path):
     [
         ("classes: [a, b", "not valid YAML"),
         ("- a\n- b", "mapping of keys"),
-        ("clases: [a, b]", "did you mean 'classes'"),
+        ("classez: [a, b]", "did you mean 'classes'"),
         ("classes: a", "list of names"),
         ("classes: []", "list of names"),
         ("classes: [a, 2]", "no class name"),

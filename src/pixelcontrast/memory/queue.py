@@ -42,6 +42,7 @@ class ClassQueue(nn.Module):
     capacity: Tensor
     first: Tensor
     slot_labels: Tensor
+    slot_place: Tensor
 
     def __init__(
         self,
@@ -66,11 +67,10 @@ class ClassQueue(nn.Module):
         self.register_buffer("written", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("capacity", slots, persistent=False)
         self.register_buffer("first", slots.cumsum(0) - slots, persistent=False)
-        self.register_buffer(
-            "slot_labels",
-            torch.arange(num_classes).repeat_interleave(slots, output_size=sum(sizes)),
-            persistent=False,
-        )
+        owner = torch.arange(num_classes).repeat_interleave(slots, output_size=sum(sizes))
+        place = torch.arange(sum(sizes)) - self.first[owner]
+        self.register_buffer("slot_labels", owner, persistent=False)
+        self.register_buffer("slot_place", place, persistent=False)
 
     @torch.no_grad()
     def enqueue(
@@ -96,8 +96,8 @@ class ClassQueue(nn.Module):
         classes = torch.arange(self.num_classes + 1, device=labels.device)
         starts = torch.searchsorted(ordered, classes)
         place = torch.arange(labels.numel(), device=labels.device)
-        owner = ordered.clamp(max=self.num_classes - 1)
-        keep = ordered < self.num_classes
+        owner = ordered.clamp(0, self.num_classes - 1)
+        keep = ordered == owner
         if labels.numel() > self.smallest:
             keep &= place >= (starts[1:] - self.capacity)[owner]
         turn = place + (self.written - starts[:-1])[owner]
@@ -117,6 +117,5 @@ class ClassQueue(nn.Module):
 
     def keys(self) -> Keys:
         """All slots, class by class, filled or not: (sum of capacities, D)."""
-        slot = torch.arange(self.slot_labels.numel(), device=self.rows.device)
-        empty = slot >= (self.first + self.count)[self.slot_labels]
+        empty = self.slot_place >= self.written[self.slot_labels]
         return Keys(self.rows[:-1], self.slot_labels.masked_fill(empty, -1), ~empty)

@@ -63,7 +63,7 @@ class RegionMemory(nn.Module):
         slots, order = (labels * self.images + images).sort(stable=True)
         last = torch.ones_like(slots, dtype=torch.bool)
         last[:-1] = slots[1:] != slots[:-1]
-        keep = last & (slots < self.num_classes * self.images)
+        keep = last & (slots >= 0) & (slots < self.num_classes * self.images)
         write_rows(self.rows, slots, keep, regions[order])
         write_rows(self.filled, slots, keep, keep)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
 from pixelcontrast.core.distributed import gather_rows
 
 if TYPE_CHECKING:
@@ -24,28 +26,24 @@ class Keys(NamedTuple):
 def gather_labelled(
     keys_ND: Tensor, labels_N: Tensor, valid_N: Tensor | None, num_classes: int, same_rows: bool
 ) -> tuple[Tensor, Tensor]:
-    """Keys and labels of all processes in rank order; rows that do not count have label C."""
-    labels = labels_N.long()
-    left_out = (labels < 0) | (labels >= num_classes)
+    """Keys and labels of all processes in rank order; labels of rows to leave out are -1 or C."""
+    labels = labels_N.long().clamp(-1, num_classes)
     if valid_N is not None:
-        left_out |= ~valid_N
-    labels = labels.masked_fill(left_out, num_classes)
+        labels = labels.masked_fill(~valid_N, -1)
     return gather_rows(keys_ND, same_rows=same_rows), gather_rows(labels, same_rows=same_rows)
 
 
 def write_rows(store: Tensor, slots: Tensor, keep: Tensor, rows: Tensor) -> None:
     """Write `rows[i]` to `store[slots[i]]` where `keep[i]`; kept slots must differ.
 
-    How many rows are kept is known to the device alone, so all are written: the others as zeros
-    to the last row of the store, which is there for that.
+    How many rows are kept is known to the device alone, so all are written: the others to the
+    last row of the store, which is there for that and is emptied again.
 
     Args:
         store: (R + 1, ...) of any type.
-        slots: (N,) int64 below R.
+        slots: (N,) int64, below R where kept.
         keep: (N,) bool.
         rows: (N, ...) cast to the type of the store.
     """
-    dropped = ~keep
-    target = slots.masked_fill(dropped, store.shape[0] - 1)
-    rows = rows.masked_fill(dropped.view(-1, *[1] * (rows.dim() - 1)), 0)
-    store.index_copy_(0, target, rows.to(store.dtype))
+    store.index_copy_(0, torch.where(keep, slots, store.shape[0] - 1), rows.to(store.dtype))
+    store[-1].zero_()

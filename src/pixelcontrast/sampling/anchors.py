@@ -102,9 +102,11 @@ class PixelPool:
         easy, hard = self.starts.diff().view(-1, 2).unbind(1)
         parts = 2 * easy.numel()
         size = easy + hard
-        eligible = size >= max(min_pixels or 1, 1)
-        n_view = (max_anchors // eligible.sum().clamp(min=1)).clamp(1, max_views)
-        amount = torch.minimum(size, n_view) * eligible
+        if min_pixels is not None:
+            size = size * (size >= min_pixels)
+        total = (size > 0).sum()
+        n_view = (max_anchors // total.clamp(min=1)).clamp(1, max_views)
+        amount = torch.minimum(size, n_view)
         # Rounding down, for which 0.29 * 100 must not be 28.999; by chance for one view.
         extra = torch.rand(size.shape, generator=generator, device=size.device)
         extra = extra.masked_fill(n_view > 1, 1e-4)
@@ -120,13 +122,12 @@ class PixelPool:
         source = torch.searchsorted(ends, row, right=True).clamp(max=parts - 1)
         position = row + (self.starts[:-1] - ends + take)[source]
         index = self._look_up(position).masked_fill(surplus, 0)
-        valid = ~surplus
         return AnchorSample(
             index=index,
             labels=(source // (2 * self.images)).masked_fill(surplus, -1),
-            valid=valid,
+            valid=~surplus,
             image=index // (self.order.numel() // self.images),
-            hard=valid & (source % 2).bool(),
+            hard=source % 2 > surplus,  # an odd part, and not surplus
         )
 
     def per_class(self, amount: int, *, generator: Generator) -> AnchorSample:
@@ -139,11 +140,10 @@ class PixelPool:
         size = starts.diff()[:, None]
         place = torch.arange(amount, device=size.device)
         shift = torch.rand(size.shape, generator=generator, device=size.device)
-        # Whole numbers: over all shifts and places, every pixel is met equally often.
-        spread = (place * size + (shift * size).long()) // amount
+        # In whole numbers: over all shifts and places, every pixel is met equally often.
+        spread = (place * size + (shift * size).long()) // size.clamp(1, amount)
         surplus = (place >= size).flatten()
-        place = torch.where(size > amount, spread, place)
-        position = self._look_up((starts[:-1, None] + place).flatten())
+        position = self._look_up((starts[:-1, None] + spread).flatten())
         group = torch.arange(position.numel(), device=size.device) // amount
         image = group % self.images
         return AnchorSample(

@@ -97,6 +97,13 @@ def test_nothing_to_show(make_run):
     assert shown(folder).columns == 0
 
 
+def test_small_label_maps_keep_their_edges(make_run):
+    small = shown(make_run("small", size=(48, 64))).panel[0].pictures
+    large = shown(make_run("large", size=(180, 240))).panel[0].pictures
+    assert [picture.crisp for picture in small] == [False, True, True, True]
+    assert not any(picture.crisp for picture in large)
+
+
 def test_many_pictures_are_small():
     assert _width(8) == 480
     assert _width(8) > _width(30) > _width(60) > _width(200) == SMALLEST

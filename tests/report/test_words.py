@@ -39,12 +39,13 @@ def test_settings_of_a_run(folder):
     assert said["Optimisation"].startswith("SGD at learning rate 0.01 (10 ")
     assert "poly schedule; 20 steps of 8 images; float32 arithmetic" in said["Optimisation"]
     assert said["Evaluation"] == (
-        "Split “val” of 2 images: whole images, pixels of all images counted together."
+        "Split “val” of 2 images: whole images, pixels of all images counted together. "
+        "Scored are the trained weights of step 1,800, the best of the validations."
     )
     assert said["Machine"] == "Example CPU 9000, 2 cores; training took 8 min."
     assert headline_sentence(read_run(folder)) == (
-        "PiCo trained DeepLabV3+ (resnet18) on streets, where 40 training images have labels "
-        "and 160 have none."
+        "DeepLabV3+ (resnet18) trained on streets with PiCo. 40 training images have labels, "
+        "160 have none."
     )
 
 

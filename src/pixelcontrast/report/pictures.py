@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Palette = Sequence[tuple[int, int, int]]
 WIDTHS = ((16, 480), (40, 360), (80, 280))
 """Width of a picture in pixels by how many pictures the page holds; beyond that SMALLEST."""
 SMALLEST = 200
+CRISP_WIDTH = 200
+"""Below this width a page shows a picture enlarged."""
 IGNORED = (128, 132, 140)
 """Colour of pixels without a label."""
 WRONG = (229, 57, 70)
@@ -33,6 +35,8 @@ class Picture:
     caption: str
     data: str
     """A data URI."""
+    crisp: bool = False
+    """Drawn with hard pixel edges: a label map smaller than its place on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +135,20 @@ def _row(
         except (OSError, ValueError, SyntaxError):
             problems.append(f"pictures of {own.id} in {run.folder.name} cannot be read")
             continue
+        small = image.shape[1] < CRISP_WIDTH
         if not pictures:
             pictures.append(Picture("Image", _jpeg(image)))
-            pictures.append(Picture("Ground truth", _png(truth, palette)))
+            pictures.append(Picture("Ground truth", _png(truth, palette), small))
         name = f"{label}: " if label else ""
         errors = error_map(image, truth, prediction, ignore_index)
-        pictures.append(Picture(f"{name}prediction", _png(prediction, palette)))
-        pictures.append(Picture(f"{name}errors", _jpeg(errors)))
+        pictures.append(Picture(f"{name}prediction", _png(prediction, palette), small))
+        pictures.append(Picture(f"{name}errors", _jpeg(errors), small))
         if own.miou is not None:
             scores.append(f"{name}{100 * own.miou:.1f} %")
     if not pictures:
         return None
     if not named[0][0]:
-        pictures = [Picture(p.caption.capitalize(), p.data) for p in pictures]
+        pictures = [replace(p, caption=p.caption.capitalize()) for p in pictures]
     return Row(entry.id, ", ".join(scores), entry.miou, tuple(pictures))
 
 

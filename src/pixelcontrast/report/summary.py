@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pixelcontrast.report.groups import Group, Spread
 from pixelcontrast.report.run import Run, mapping, number
-from pixelcontrast.report.text import MISSING, duration, percent, points
+from pixelcontrast.report.text import MISSING, duration, joined, percent, points
 from pixelcontrast.report.words import hardware_name, headline_sentence, method_title
 
 _STATUS = {
-    "running": "was still running, or was ended by force, when this report was written",
+    "running": "had not ended when this report was written",
     "stopped": "was stopped before its planned end",
     "failed": "ended with an error",
 }
@@ -75,15 +75,20 @@ def lead_of(groups: Sequence[Group], reference: Group) -> str:
 
 def facts_of(run: Run) -> list[Fact]:
     """Key numbers of a single run."""
-    facts = [Fact(percent(run.miou), "%", f"mean IoU{_where(run)}")]
+    facts = [Fact(percent(run.miou), "" if run.miou is None else "%", f"mean IoU{_where(run)}")]
     if run.result is not None:
         scores = run.result.scores
         facts.append(Fact(percent(scores.pixel_accuracy), "%", "pixels right"))
         counted = scores.num_classes - len(scores.absent)
-        of_all = f"of {scores.num_classes} classes scored"
-        facts.append(Fact(str(counted), "", of_all))
-    facts.append(Fact(duration(number(run.record.get("seconds"))), "", "training time"))
-    facts.append(Fact(hardware_name(run), "", "machine"))
+        label = f"of {scores.num_classes} classes scored"
+        if scores.absent:
+            label += f"; absent: {joined([run.result.names[c] for c in scores.absent])}"
+        facts.append(Fact(str(counted), "", label))
+    seconds = number(run.record.get("seconds"))
+    if seconds is not None:
+        facts.append(Fact(duration(seconds), "", "training time"))
+    if run.record.get("hardware"):
+        facts.append(Fact(hardware_name(run), "", "machine"))
     return facts
 
 
@@ -208,7 +213,7 @@ def _progress(run: Run) -> str:
     done = max((int(line["step"]) for line in (*run.train, *run.val)), default=None)
     planned = number(run.get("train.steps"))
     if done is None:
-        return " before the first logged step"
+        return " (no step was logged)"
     return f" (step {done:,} of {planned:,.0f})" if planned else f" (step {done:,})"
 
 

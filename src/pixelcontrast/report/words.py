@@ -36,13 +36,13 @@ def headline_sentence(run: Run) -> str:
     data = run.data_name or "unknown data"
     network = _network_name(run)
     counts = _split_counts(run)
-    learnt = f"{method_title(run.method)} trained {network} on {data}"
+    way = "cross-entropy alone" if run.method == "supervised" else method_title(run.method)
+    sentence = f"{network[0].upper()}{network[1:]} trained on {data} with {way}."
     labelled = counts.get("labeled", counts.get("train"))
     if labelled is not None:
-        learnt += f", where {labelled:,} training images have labels"
-        if counts.get("unlabeled"):
-            learnt += f" and {counts['unlabeled']:,} have none"
-    return learnt + "."
+        sentence += f" {labelled:,} training images have labels"
+        sentence += f", {counts['unlabeled']:,} have none." if counts.get("unlabeled") else "."
+    return sentence
 
 
 def settings(run: Run) -> list[tuple[str, str]]:
@@ -201,7 +201,13 @@ def _evaluation(run: Run) -> str:
         way += ", plain and mirrored"
     count = len(run.result.images)
     images = f" of {count:,} images" if count else ""
-    return f"Split “{run.result.split}”{images}: {way}, pixels of all images counted together."
+    text = f"Split “{run.result.split}”{images}: {way}, pixels of all images counted together."
+    step = number(run.result.step if run.result.step is not None else run.best.get("step"))
+    if step is not None:
+        which = {"student": "the trained weights", "ema": "the averaged weights"}
+        network = which.get(str(run.best.get("which")), "the network")
+        text += f" Scored are {network} of step {step:,.0f}, the best of the validations."
+    return text
 
 
 def _machine(run: Run) -> str:

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"))
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
 
     folders = {}
@@ -39,7 +39,7 @@ def main() -> None:
         for method in arguments.methods:
             recipe = f"{method}_{arguments.set}"
             out = arguments.runs / f"{recipe}-seed{seed}"
-            folders[method, seed] = run(recipe, seed, out, arguments.data, arguments.overrides)
+            folders[method, seed] = run(recipe, seed, out, arguments.data, arguments.override)
     first = next(iter(folders.values()))
     methods = {
         method: summarise([folders[method, seed] for seed in arguments.seeds])
@@ -87,7 +87,9 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
                 "commit": record["git"].get("commit"),
                 "val_miou": scores["val"].miou,
                 "test_miou": scores["test"].miou,
-                "test_iou": dict(zip(record["dataset"]["classes"], scores["test"].iou, strict=True)),
+                "test_iou": dict(
+                    zip(record["dataset"]["classes"], scores["test"].iou, strict=True)
+                ),
             }
         )
     return {

@@ -13,7 +13,9 @@ from pixelcontrast.methods.optim import (
 
 def test_cosine_reaches_the_published_values():
     config = OptimConfig(lr=0.1, schedule="cosine")
-    rates = [0.1 * learning_rate_factor(step, 300_000, config) for step in (75_000, 150_000, 300_000)]
+    rates = [
+        0.1 * learning_rate_factor(step, 300_000, config) for step in (75_000, 150_000, 300_000)
+    ]
     assert rates == pytest.approx([0.0853553, 0.05, 0.0], abs=1e-7)
 
 

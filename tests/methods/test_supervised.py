@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ class TestSupervised(MethodTester):
 
 class TestSupervisedWithMining(MethodTester):
     name = "supervised"
-    options = {"segmentation": {"ohem_threshold": 0.7, "ohem_min_kept": 100}}
+    options: ClassVar[dict] = {"segmentation": {"ohem_threshold": 0.7, "ohem_min_kept": 100}}
 
 
 def test_class_weights_must_fit_the_classes():

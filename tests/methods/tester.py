@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from typing import ClassVar
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ class MethodTester:
     """Set `name` and, where the defaults are unfit for tiny pictures, `options`."""
 
     name: str
-    options: dict = {}
+    options: ClassVar[dict] = {}
 
     def build(self, classes=3, seed=0):
         cls = method_class(self.name)
@@ -203,9 +204,7 @@ def _process(rank, tester, port, found):
     half = {name: _half(batch, rank) for name, batch in whole.items()}
     wrapped = DistributedDataParallel(_Losses(method), broadcast_buffers=False)
     wrapped(half).backward()
-    found[rank] = {
-        n: p.grad.tolist() for n, p in method.named_parameters() if p.grad is not None
-    }
+    found[rank] = {n: p.grad.tolist() for n, p in method.named_parameters() if p.grad is not None}
     dist.barrier()
     dist.destroy_process_group()
 

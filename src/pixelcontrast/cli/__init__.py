@@ -34,7 +34,9 @@ def main() -> None:
     try:
         app()
     except PixelContrastError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", highlight=False, markup=False
+        )
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -30,7 +30,11 @@ def check(
     from pixelcontrast.data import check_dataset, open_dataset
 
     report = check_dataset(open_dataset(root, name, strict=False), decode_images=True)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines() or ["no problems found"]))
+    typer.echo(
+        json.dumps(report.to_dict(), indent=2)
+        if as_json
+        else "\n".join(report.lines() or ["no problems found"])
+    )
     if report.errors:
         raise DataError(f"{len(report.errors)} errors", where=root)
 
@@ -69,14 +73,14 @@ def split(
     from pixelcontrast.data import complement, count_classes, make_split, open_dataset, write_split
 
     dataset = open_dataset(root, name)
-    chosen = make_split(
-        dataset, count_classes(dataset), fraction=fraction, count=count, seed=seed
-    )
+    chosen = make_split(dataset, count_classes(dataset), fraction=fraction, count=count, seed=seed)
     rest = complement(dataset, chosen)
     folder = out or dataset.root / "splits"
     for one in (chosen, rest):
         write_split(folder / f"{one.name}.txt", one.ids)
-        typer.echo(f"{one.name}: {len(one.ids)} images, sha256 {one.sha256[:12]}  {folder}/{one.name}.txt")
+        typer.echo(
+            f"{one.name}: {len(one.ids)} images, sha256 {one.sha256[:12]}  {folder}/{one.name}.txt"
+        )
     if chosen.uncovered:
         typer.echo(f"classes in no labelled image: {', '.join(chosen.uncovered)}")
 

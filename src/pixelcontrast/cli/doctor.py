@@ -12,7 +12,7 @@ def doctor() -> None:
     from pixelcontrast.engine.config import TrainConfig
     from pixelcontrast.engine.devices import precision, use_gpu
     from pixelcontrast.engine.environment import git_state, hardware, versions
-    from pixelcontrast.losses.backends import triton_ready
+    from pixelcontrast.losses.triton_backend import triton_available
 
     machine = hardware()
     train = TrainConfig()
@@ -22,7 +22,7 @@ def doctor() -> None:
         "training runs on": "gpu" if use_gpu(train) else "cpu",
         "precision": precision(train),
         "threads": str(torch.get_num_threads()),
-        "contrast back end": "triton" if triton_ready() else "streaming torch",
+        "contrast back end": "triton" if triton_available() else "streaming torch",
         "source": git_state().get("commit", "installed package"),
         **versions(),
     }

@@ -12,7 +12,9 @@ from pixelcontrast.core.errors import ConfigError
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    split: Annotated[str | None, typer.Option(help="Split to score [the validation split].")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to score [the validation split].")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Another data set folder.")] = None,
     scales: Annotated[str, typer.Option(help="Image sizes, as factors: 0.5,1,1.5.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored image.")] = False,

@@ -42,7 +42,12 @@ def _recipes() -> list[tuple[str, str]]:
 def _models() -> list[tuple[str, str]]:
     from pixelcontrast.models.table import DECODER_SUMMARIES, ENCODER_FAMILIES
 
-    return [("decoders:", ""), *DECODER_SUMMARIES.items(), ("encoders:", ""), *ENCODER_FAMILIES.items()]
+    return [
+        ("decoders:", ""),
+        *DECODER_SUMMARIES.items(),
+        ("encoders:", ""),
+        *ENCODER_FAMILIES.items(),
+    ]
 
 
 def _datasets() -> list[tuple[str, str]]:

@@ -62,7 +62,7 @@ class Batch:
     ids: tuple[str, ...]
     """Names of the images, for messages."""
     geometry: Tensor
-    """(B, 2, 3) float32 affine map from crop to source pixel coordinates (x, y), to replay views."""
+    """(B, 2, 3) float32 affine map from crop to source pixels (x, y), to replay views."""
     mask: Tensor | None = None
     """(B, H, W) uint8 class ids with the ignore index; None where the stream has no labels."""
     strong: tuple[Tensor, ...] = ()
@@ -85,4 +85,3 @@ class Batch:
             elif field.name == "strong":
                 moved[field.name] = tuple(change(view) for view in value)
         return replace(self, **moved)
-

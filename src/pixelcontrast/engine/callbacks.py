@@ -32,7 +32,7 @@ Scores = Mapping[str, "SegScores"]
 
 
 class StopSignals(Callback):
-    """Turns Ctrl-C and SIGTERM into a stop after the current step; a second Ctrl-C stops at once."""
+    """Makes Ctrl-C and SIGTERM stop after the current step; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -93,7 +93,7 @@ class Journal(Callback):
             self._truncate(trainer.global_step)
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(
                 str(self.folder.root / "tensorboard"), purge_step=trainer.global_step
             )
 
@@ -142,12 +142,12 @@ class Journal(Callback):
                 fix="free disk space, then continue with --resume",
             ) from error
         for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Close the event file."""
         if self._board is not None:
-            self._board.close()  # type: ignore[no-untyped-call]
+            self._board.close()
 
     def _truncate(self, step: int) -> None:
         if not self.folder.metrics.exists():
@@ -233,12 +233,13 @@ class Validation(Callback):
         values: dict[str, float] = {}
         for name, result in scores.items():
             suffix = "" if name == "student" else f"_{name}"
-            values[f"miou{suffix}"] = result.miou
-            values[f"pixel_accuracy{suffix}"] = result.pixel_accuracy
+            values[f"miou{suffix}"] = result.miou or 0.0
+            values[f"pixel_accuracy{suffix}"] = result.pixel_accuracy or 0.0
         self.journal.write("val", step, values)
         which, preferred = list(scores.items())[-1]
-        if not self.best or preferred.miou > (self.best["miou"] or -1.0):
-            self._keep(trainer, method, {"step": step, "miou": preferred.miou, "which": which})
+        miou = preferred.miou or 0.0
+        if not self.best or miou > (self.best["miou"] or -1.0):
+            self._keep(trainer, method, {"step": step, "miou": miou, "which": which})
 
     def _keep(self, trainer: Trainer, method: Method, best: dict[str, Any]) -> None:
         self.best = best
@@ -299,7 +300,9 @@ class ProgressBar(Callback):
 
     def _values(self) -> str:
         last = self.journal.last
-        parts = [f"{n.removeprefix('loss/')} {v:.3f}" for n, v in last.items() if n.startswith("loss/")]
+        parts = [
+            f"{n.removeprefix('loss/')} {v:.3f}" for n, v in last.items() if n.startswith("loss/")
+        ]
         parts += [f"{n} {100 * v:.1f} %" for n, v in last.items() if n.startswith("miou")]
         if "images_per_second" in last:
             parts.append(f"{last['images_per_second']:.1f} images/s")

@@ -6,7 +6,6 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +46,7 @@ class DataConfig:
     """Split that is scored during training."""
     labeled: str | int | float | None = None
     """Training images whose masks may be used: a split by name, a count, or a fraction below 1;
-    None: all that have one."""
+    None: those the data set lists as `labeled`, else all that have a mask."""
     labeled_seed: int = 0
     """Seed of the choice when `labeled` is a count or a fraction."""
     workers: int | Literal["auto"] = "auto"
@@ -165,7 +164,7 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
     tree: dict[str, Any] = {"name": config.name, "seed": config.seed}
     for name in ("data", "view", "strong", "model", "method", "optim", "train", "eval"):
         section = getattr(config, name)
-        plain = _adapter(type(section)).dump_python(section, mode="json")
+        plain = TypeAdapter(type(section)).dump_python(section, mode="json")
         tree[name] = {"name": config.method_name, **plain} if name == "method" else plain
     return tree
 
@@ -179,18 +178,13 @@ def parse_section(kind: type, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         _check_keys(kind, value, path)
     try:
-        return _adapter(kind).validate_python(value)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([path, *(str(p) for p in first["loc"] if _is_key(p))])
         raise ConfigError(
             f"cannot use {first['input']!r} for {where}: {first['msg'].lower()}", where=where
         ) from error
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def _is_key(part: int | str) -> bool:
@@ -216,6 +210,10 @@ def _check_keys(kind: type, value: Any, path: str) -> None:
 def _dataclass_of(hint: Any) -> type | None:
     """The dataclass in a type hint `X` or `X | None`."""
     if typing.get_origin(hint) in {typing.Union, types.UnionType}:
-        found = [h for h in typing.get_args(hint) if dataclasses.is_dataclass(h)]
-        return found[0] if found else None  # type: ignore[return-value]
-    return hint if dataclasses.is_dataclass(hint) else None
+        found = [h for h in typing.get_args(hint) if _is_dataclass(h)]
+        return found[0] if found else None
+    return hint if _is_dataclass(hint) else None
+
+
+def _is_dataclass(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)

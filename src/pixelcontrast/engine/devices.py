@@ -92,7 +92,7 @@ def quiet_lightning() -> None:
         ".*does not have many workers.*",
         ".*`training_step` returned.*",
         ".*lr_scheduler.step.*",
-        ".*GPU available but not used.*",
+        ".*module.s. in eval mode at the start of training.*",  # averaged and frozen networks
         ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message=text)

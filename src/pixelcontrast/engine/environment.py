@@ -11,7 +11,15 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("pixelcontrast", "torch", "torchvision", "timm", "lightning", "numpy", "opencv-python-headless")
+_PACKAGES = (
+    "pixelcontrast",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "numpy",
+    "opencv-python-headless",
+)
 
 
 def hardware() -> dict[str, Any]:
@@ -57,7 +65,11 @@ def git_state() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=5
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=5,
     )
     return done.stdout.strip()
 

@@ -70,7 +70,7 @@ class RunFolder:
                 raise ConfigError(
                     "this folder already holds a run",
                     where=self.root,
-                    fix="continue it with --resume, replace it with --force, or choose --out FOLDER",
+                    fix="continue with --resume, replace it with --force, or choose --out FOLDER",
                 )
             shutil.rmtree(self.root)
         try:
@@ -97,7 +97,9 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise CheckpointError(
-                "this folder holds no run", where=self.root.absolute(), fix="give the folder of a run"
+                "this folder holds no run",
+                where=self.root.absolute(),
+                fix="give the folder of a run",
             )
         return parse_yaml(self.config.read_text(encoding="utf-8"), self.config)
 

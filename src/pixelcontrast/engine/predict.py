@@ -92,8 +92,7 @@ class Predictor:
         self.segmentor = segmentor.eval().to(self.device)
         self.metadata = metadata
         self.names = tuple(metadata["classes"])
-        red_green_blue = (tuple(colour) for colour in metadata["palette"])
-        self.palette: tuple[tuple[int, int, int], ...] = tuple(red_green_blue)  # type: ignore[arg-type]
+        self.palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
         self.inference = inference or InferenceConfig(align_corners=segmentor.align_corners)
 
     def __call__(self, image: str | Path | NDArray[np.uint8]) -> Prediction:

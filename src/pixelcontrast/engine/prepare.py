@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,13 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
     return parse_config(tree), sources, notes
 
 
-def build_method(config: RunConfig, sources: Sources) -> Method:
+def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = False) -> Method:
     """The method of a configuration with its network, on the CPU.
+
+    Args:
+        config: the run.
+        sources: its data.
+        weights_follow: a checkpoint will be loaded, so published weights are not fetched.
 
     Raises:
         ConfigError: the settings do not fit the network.
@@ -132,7 +138,10 @@ def build_method(config: RunConfig, sources: Sources) -> Method:
             fix="name all classes, background included, in dataset.yaml",
         )
     head = cls.embedding_head(config.method)
-    segmentor = build_segmentor(config.model, info.num_classes, embedding=head)
+    model = config.model
+    if weights_follow:
+        model = dataclasses.replace(model, pretrained=False, weights_file=None)
+    segmentor = build_segmentor(model, info.num_classes, embedding=head)
     task = Task(
         num_classes=info.num_classes,
         ignore_index=info.ignore_index,

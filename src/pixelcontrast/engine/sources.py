@@ -75,7 +75,9 @@ def open_data(config: DataConfig) -> SegDataset:
     """
     if config.root is None:
         raise ConfigError(
-            "no data set is given", where="data.root", fix="set data.root=FOLDER or use --data FOLDER"
+            "no data set is given",
+            where="data.root",
+            fix="set data.root=FOLDER or use --data FOLDER",
         )
     root = config.root.expanduser()
     if config.name == "scenes":
@@ -108,10 +110,12 @@ def gather_sources(config: DataConfig) -> Sources:
     train = dataset.select(config.train)
     val = dataset.select(config.val) if dataset.splits.get(config.val) else ()
     chosen = set(dataset.splits["labeled"])
+    listed = dataset.select("unlabeled") if dataset.splits.get("unlabeled") else ()
+    rest = {s.id: s for s in (*train, *listed) if s.id not in chosen}
     return Sources(
         dataset=dataset,
-        labeled=tuple(s for s in train if s.id in chosen and s.mask is not None),
-        unlabeled=tuple(s for s in train if s.id not in chosen or s.mask is None),
+        labeled=tuple(s for s in dataset.select("labeled") if s.mask is not None) if chosen else (),
+        unlabeled=tuple(rest.values()),
         val=tuple(s for s in val if s.mask is not None),
         report=report,
     )
@@ -122,6 +126,8 @@ def _with_labels(dataset: SegDataset, config: DataConfig) -> SegDataset:
     wanted = config.labeled
     if isinstance(wanted, str):
         return dataset.with_splits({"labeled": [s.id for s in dataset.select(wanted)]})
+    if wanted is None and "labeled" in dataset.splits:
+        return dataset
     if wanted is None:
         masked = [s.id for s in dataset.select(config.train) if s.mask is not None]
         return dataset.with_splits({"labeled": masked})
@@ -146,9 +152,7 @@ def resolve_auto(tree: dict[str, Any], sources: Sources) -> list[str]:
             min(_LARGEST_AUTO_CROP, int(median(size[axis] for size in sizes))) for axis in (0, 1)
         ]
         view["crop"] = crop
-        notes.append(
-            f"view.crop = {crop}: the median image size, at most {_LARGEST_AUTO_CROP}"
-        )
+        notes.append(f"view.crop = {crop}: the median image size, at most {_LARGEST_AUTO_CROP}")
     segmentation = (tree.get("method") or {}).get("segmentation") or {}
     if segmentation.get("class_weights") == "median_frequency":
         weights = median_frequency_weights(sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from pixelcontrast.core.distributed import keep_out_of_ddp, rank, world_size
-from pixelcontrast.core.errors import TrainingError
+from pixelcontrast.core.errors import CheckpointError, TrainingError
 from pixelcontrast.core.seeding import seed_for
 from pixelcontrast.data import build_eval_loader
 from pixelcontrast.engine.callbacks import Journal, ProgressBar, StopSignals, Validation
@@ -67,14 +68,14 @@ def train(
         CheckpointError: there is nothing to resume.
         TrainingError: a loss was not finite, or the run was stopped; what was learnt is saved.
     """
-    console = console or Console()
+    console = console or Console(soft_wrap=True)
     tree = assemble(recipe, overrides, sections)
     folder = RunFolder(out or Path("runs") / run_name(tree))
     if resume:
         tree = stored_tree(folder, tree, overrides, sections)
     config, sources, notes = prepare(tree)
     torch.manual_seed(seed_for(config.seed, "weights"))
-    method = build_method(config, sources)
+    method = build_method(config, sources, weights_follow=resume)
     if _first_process():
         if not resume:
             folder.create(force=force)
@@ -113,9 +114,11 @@ def _fit(
     )
     keep_out_of_ddp(method)
     if config.train.channels_last:
-        method.segmentor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.segmentor.to(memory_format=torch.channels_last)
     if config.train.compile:
         method.segmentor.compile()
+    if resume:
+        check_checkpoint(folder.last)
     before = folder.read_record().get("seconds", 0.0)
     started = time.perf_counter()
     with _failure_in_record(folder):
@@ -145,9 +148,7 @@ def _fit(
     console.print(f"report: {write_report([folder.root], folder.report)}")
 
 
-def score_predictors(
-    method: Method, config: RunConfig, sources: Sources
-) -> dict[str, SegScores]:
+def score_predictors(method: Method, config: RunConfig, sources: Sources) -> dict[str, SegScores]:
     """Scores of every network of the method on the validation images; empty without any."""
     if not sources.val:
         return {}
@@ -182,6 +183,22 @@ def save_predictor(method: Method, config: RunConfig, sources: Sources, path: Pa
     description = sources.describe()
     kept = {key: description[key] for key in ("classes", "palette", "ignore_index", "splits")}
     save_model(network, path, {**kept, "run": config.name, "method": config.method_name})
+
+
+def check_checkpoint(path: Path) -> None:
+    """Make sure that a checkpoint can be read, without running anything it may contain.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            "the checkpoint cannot be read: it is damaged or of another program",
+            where=path,
+            fix=f"use {path.with_name('best.ckpt')} in its place, or start again with --force",
+        ) from error
 
 
 def _record(

@@ -22,6 +22,10 @@ class _Pending(NamedTuple):
     values: Tensor
     ready: torch.cuda.Event | None
 
+    def arrived(self) -> bool:
+        """Whether the values can be read without waiting."""
+        return self.ready is None or bool(self.ready.query())  # type: ignore[no-untyped-call]
+
 
 class FiniteWatch:
     """Reports the first non-finite loss term with its step and image names.
@@ -44,12 +48,10 @@ class FiniteWatch:
         ready = None
         if values.is_cuda:
             values = values.to("cpu", non_blocking=True)
-            ready = torch.cuda.Event()
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
         self._pending.append(_Pending(step, tuple(terms), ids, values, ready))
-        while self._pending and (
-            self._pending[0].ready is None or self._pending[0].ready.query()
-        ):
+        while self._pending and self._pending[0].arrived():
             self._check(self._pending.popleft())
 
     def drain(self) -> None:
@@ -67,11 +69,13 @@ class FiniteWatch:
     @staticmethod
     def _check(entry: _Pending) -> None:
         values = entry.values.tolist()
-        broken = [f"{n} = {v}" for n, v in zip(entry.names, values, strict=True) if not math.isfinite(v)]
+        broken = [
+            f"{n} = {v}" for n, v in zip(entry.names, values, strict=True) if not math.isfinite(v)
+        ]
         if broken:
             raise TrainingError(
                 f"the loss is not finite at step {entry.step}: {', '.join(broken)}",
                 where="images " + ", ".join(entry.ids),
-                fix="lower optim.lr, set optim.clip_norm=1, use train.precision=32 or look at these "
+                fix="lower optim.lr, set optim.clip_norm=1, use train.precision=32 or look at the "
                 "images with 'pixelcontrast data check'; the last good checkpoint is kept",
             )

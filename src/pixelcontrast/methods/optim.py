@@ -46,9 +46,7 @@ def learning_rate_factor(step: int, total: int, config: OptimConfig) -> float:
     return 1.0
 
 
-def build_optimizer(
-    groups: list[dict[str, Any]], config: OptimConfig
-) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser over parameter groups that carry their own `lr` and `weight_decay`."""
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

@@ -1,0 +1,320 @@
+"""The command line as a user meets it, in one process where that is enough."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pixelcontrast.cli import main
+from pixelcontrast.recipes import recipe_names
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Runs one command and returns its exit status, output and error output."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["pixelcontrast", *map(str, words)])
+        try:
+            main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    """A finished PiCo run on the drawn scenes."""
+    from tests.conftest import TINY
+
+    from pixelcontrast.engine.train import train
+
+    tree = {**TINY, "name": "tiny", "method": {"name": "pico", "embedding": {"dim": 8}}}
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    return train(tree, out=out, data={"root": scenes}).root
+
+
+def test_help_list_and_show_answer_without_torch():
+    for words in (["--help"], ["list", "recipes"], ["list", "methods"], ["show", "pico_camvid"]):
+        code = (
+            "import sys; from pixelcontrast.cli import main\n"
+            f"sys.argv = ['pixelcontrast', *{words!r}]\n"
+            "try: main()\n"
+            "except SystemExit as end: assert not end.code, end.code\n"
+            "assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("topic", ["methods", "models", "recipes", "datasets"])
+def test_lists(cli, topic):
+    status, out, _ = cli("list", topic)
+    assert status == 0
+    assert len(out.splitlines()) >= 2
+
+
+def test_show_prints_the_recipe_and_applies_settings(cli):
+    assert "# PiCo" in cli("show", "pico_camvid")[1]
+    changed = yaml.safe_load(cli("show", "pico_camvid", "optim.lr=0.5")[1])
+    assert changed["optim"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "pico_camvd"], "did you mean 'pico_camvid'"),
+        (["train"], "give one recipe"),
+        (["train", "pico", "supervised"], "give one recipe"),
+        (["train", "pico_scenes", "method.temprature=1"], "did you mean 'temperature'"),
+        (["train", "pico_scenes", "model.encoder=resnet81"], "did you mean"),
+        (["train", "pico"], "no data set is given"),
+        (["train", "pico", "--data", "/nowhere/at/all"], "does not exist"),
+        (["train", "--method", "pica", "--data", "x"], "did you mean 'pico'"),
+        (["eval", "/nowhere"], "holds no run"),
+        (["predict", "/nowhere", "x.jpg"], "no trained model"),
+        (["report", "/nowhere"], "/nowhere"),
+        (["export", "/nowhere"], "no trained model"),
+        (["list", "recipe"], "did you mean 'recipes'"),
+        (["show", "pico_camvd"], "did you mean 'pico_camvid'"),
+        (["data", "check", "/nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_end_with_one_message(cli, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if words[:2] == ["train", "pico_scenes"]:
+        words = [*words, "data.scenes.train=8", "data.scenes.val=2", "data.labeled=4"]
+    status, _, err = cli(*words)
+    assert status == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_a_mistyped_verb_is_suggested(cli):
+    status, _, err = cli("trian")
+    assert status == 2
+    assert "train" in err
+
+
+def test_a_run_leaves_everything_behind(trained):
+    for name in (
+        "config.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "report.html",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "evaluation/val/scores.json",
+    ):
+        assert (trained / name).stat().st_size > 0, name
+    record = json.loads((trained / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["dataset"]["splits"]["labeled"]["count"] == 8
+    assert len(record["dataset"]["splits"]["labeled"]["sha256"]) == 64
+    assert record["model"]["parameters_inference"] < record["model"]["parameters"]
+    kinds = [json.loads(line)["kind"] for line in (trained / "metrics.jsonl").open()]
+    assert kinds.count("train") == 6
+    assert kinds.count("val") == 2
+
+
+def test_eval_scores_a_split(cli, trained):
+    status, out, _ = cli(
+        "eval", trained, "--split", "test", "--scales", "0.5,1", "--flip", "--json"
+    )
+    assert status == 0
+    scores = json.loads(out)
+    stored = json.loads((trained / "evaluation" / "test" / "scores.json").read_text())
+    assert stored["scores"] == scores
+    assert stored["protocol"]["scales"] == [0.5, 1.0]
+    assert "mean" in cli("eval", trained, "--slide")[1]
+
+
+def test_predict_takes_a_folder_of_different_sizes(cli, trained, tmp_path):
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    sizes = {"a.jpg": (50, 70), "deep/b.png": (1, 1), "deep/c.jpg": (33, 129)}
+    for name, (height, width) in sizes.items():
+        cv2.imwrite(str(source / name), np.full((height, width, 3), 90, np.uint8))
+    Image.fromarray(np.full((20, 30, 4), 120, np.uint8), "RGBA").save(source / "alpha.png")
+    status, out, _ = cli("predict", trained, source, "--out", tmp_path / "out")
+    assert status == 0
+    assert "4 images" in out
+    for name, size in {**sizes, "alpha.png": (20, 30)}.items():
+        stem = name.rsplit(".", 1)[0]
+        ids = np.array(Image.open(tmp_path / "out" / "ids" / f"{stem}.png"))
+        assert ids.shape == size
+        assert ids.max() < 8
+        assert np.array(Image.open(tmp_path / "out" / "overlay" / f"{stem}.png")).shape == (
+            *size,
+            3,
+        )
+
+
+def test_predict_goes_on_after_a_broken_image(cli, trained, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    cv2.imwrite(str(tmp_path / "b.jpg"), np.zeros((20, 20, 3), np.uint8))
+    status, out, err = cli(
+        "predict", trained, tmp_path, "--out", tmp_path / "out", "--kinds", "ids"
+    )
+    assert status == 2
+    assert "1 images" in out
+    assert "a.jpg" in err
+    assert (tmp_path / "out" / "ids" / "b.png").exists()
+
+
+def test_export_writes_loadable_files(cli, trained, tmp_path):
+    status, _, _ = cli("export", trained, "--out", tmp_path / "model.safetensors")
+    assert status == 0
+    status, _, err = cli(
+        "export", trained, "--format", "pt2", "--size", "48x64", "--out", tmp_path / "model.pt2"
+    )
+    assert status == 0, err
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert program(torch.zeros(1, 3, 48, 64)).shape == (1, 8, 48, 64)
+    import pixelcontrast as pc
+
+    prediction = pc.load(tmp_path / "model.safetensors")(np.zeros((10, 12, 3), np.uint8))
+    assert prediction.mask.shape == (10, 12)
+    assert prediction.names[0] == "sky"
+    assert sum(prediction.shares().values()) == pytest.approx(1.0)
+
+
+def test_report_compares_runs(cli, trained, tmp_path):
+    status, _, _ = cli("report", trained, trained, "--out", tmp_path / "both.html")
+    assert status == 0
+    assert "<html" in (tmp_path / "both.html").read_text()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "missing"])
+def test_a_damaged_model_is_named(cli, trained, tmp_path, damage):
+    broken = tmp_path / "model.safetensors"
+    content = (trained / "model.safetensors").read_bytes()
+    if damage != "missing":
+        broken.write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    status, _, err = cli("predict", broken, tmp_path / "a.png")
+    assert status == 2
+    assert str(broken) in "".join(err.split("\n"))
+
+
+def test_a_damaged_checkpoint_cannot_be_resumed(cli, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
+    config = tmp_path / "run" / "config.yaml"
+    status, _, err = cli("train", config, "--out", tmp_path / "run", "--resume")
+    assert status == 2
+    assert "last.ckpt" in "".join(err.split())
+
+
+def test_other_classes_are_refused(cli, trained, tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f"data/images/{i}.png"), np.zeros((32, 32, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"data/masks/{i}.png"), np.eye(32, dtype=np.uint8))
+    status, _, err = cli("eval", trained, "--data", tmp_path / "data", "--split", "train")
+    assert status == 2
+    assert "8 classes" in err
+
+
+def test_an_existing_run_is_not_overwritten(cli, trained):
+    status, _, err = cli("train", trained / "config.yaml", "--out", trained)
+    assert status == 2
+    assert "--resume" in err
+
+
+def test_a_resumed_run_cannot_become_another_one(cli, trained):
+    config = trained / "config.yaml"
+    status, _, err = cli("train", config, "optim.lr=7", "--out", trained, "--resume")
+    assert status == 2
+    assert "optim.lr" in err
+
+
+def test_training_refuses_bad_data_before_the_first_step(cli, scenes, tmp_path, tiny):
+    bad = tmp_path / "bad"
+    shutil.copytree(scenes, bad)
+    masks = sorted((bad / "masks").rglob("*.png"))
+    masks[0].write_bytes(masks[0].read_bytes()[:40])
+    cv2.imwrite(str(masks[1]), np.full((48, 64), 77, np.uint8))
+    tiny["data"]["root"] = str(bad)
+    tiny["method"] = {"name": "supervised"}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    status, _, err = cli("train", recipe, "--out", tmp_path / "run")
+    assert status == 2
+    assert masks[0].name in err
+    assert "77" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_with_names(cli, tiny, tmp_path, monkeypatch, value):
+    from pixelcontrast.methods.supervised import Supervised
+
+    losses = Supervised.losses
+
+    def broken(method, batch):
+        report = losses(method, batch)
+        if method.global_step == 4:
+            report.terms["ce"] = report.terms["ce"] * float(value)
+        return report
+
+    monkeypatch.setattr(Supervised, "losses", broken)
+    tiny["method"] = {"name": "supervised"}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    status, _, err = cli("train", recipe, "--out", tmp_path / "run")
+    assert status == 3
+    assert "step 4" in err
+    assert "ce = " in err
+    assert "train_" in err
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_cleanly(tiny, tmp_path, number):
+    tiny["method"] = {"name": "supervised"}
+    tiny["train"] |= {"steps": 4000, "validate_every": 4000, "checkpoint_every": 4000}
+    tiny["data"]["workers"] = 1
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "pixelcontrast", "train", str(recipe), "--out", str(out)]
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does: the workers get it, too
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "--resume" in err
+    assert json.loads((out / "run.json").read_text())["status"] == "stopped"
+    checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] >= 1
+
+
+def test_recipes_are_listed_by_name(cli):
+    out = cli("list", "recipes")[1]
+    assert all(name in out for name in recipe_names())

@@ -1,0 +1,63 @@
+import pytest
+
+from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.engine.config import dump_config, parse_config
+from pixelcontrast.recipes import load_recipe, override, recipe_names
+
+MINIMAL = {"method": {"name": "pico"}}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_parses(name):
+    tree = load_recipe(name)
+    if tree["view"]["crop"] == "auto":
+        tree["view"]["crop"] = [64, 64]
+    config = parse_config(tree)
+    assert config.name == name
+    assert parse_config(dump_config(config)) == config
+
+
+def test_defaults_of_pico_are_the_papers():
+    method = parse_config(MINIMAL).method
+    assert (method.weight, method.temperature, method.hard_fraction) == (1.0, 0.1, 0.5)
+    assert method.embedding.dim == 256
+
+
+@pytest.mark.parametrize(
+    ("assignment", "hint"),
+    [
+        ("data.crop_szie=1", "unknown key 'data.crop_szie'"),
+        ("view.crpo=[1, 2]", "did you mean 'crop'"),
+        ("method.temprature=0.1", "did you mean 'temperature'"),
+        ("method.embedding.dimm=3", "did you mean 'dim'"),
+        ("optm.lr=0.1", "did you mean 'optim'"),
+        ("method.name=pica", "did you mean 'pico'"),
+        ("optim.lr=fast", "optim.lr"),
+        ("optim.name=adam", "optim.name"),
+        ("train.steps=1.5", "train.steps"),
+        ("view.crop=[96]", "view.crop"),
+        ("train=5", "train is a section"),
+        ("seed=abc", "seed"),
+        ("model.output_stride=12", "model.output_stride"),
+    ],
+)
+def test_mistakes_are_named(assignment, hint):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(override(MINIMAL, [assignment]))
+    assert hint in str(caught.value)
+
+
+def test_numbers_in_scientific_notation_are_numbers():
+    config = parse_config(override(MINIMAL, ["optim.lr=1e-3", "optim.weight_decay=5e-4"]))
+    assert (config.optim.lr, config.optim.weight_decay) == (1e-3, 5e-4)
+
+
+@pytest.mark.parametrize(("value", "kind"), [("10", int), ("0.125", float), ("labeled", str)])
+def test_labeled_may_be_a_count_a_fraction_or_a_split(value, kind):
+    labeled = parse_config(override(MINIMAL, [f"data.labeled={value}"])).data.labeled
+    assert type(labeled) is kind
+
+
+def test_a_method_must_be_named():
+    with pytest.raises(ConfigError, match="no method is named"):
+        parse_config({})

@@ -191,6 +191,20 @@ def test_strong_shrinking_averages_and_does_not_skip():
         assert abs(got.mean() - area.mean()) < 1.5
 
 
+@pytest.mark.parametrize("scaled", [(130, 170), (60, 71), (25, 31), (9, 11)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_crop_is_a_part_of_the_whole(scaled, flip):
+    """What is cut away before the warp must not matter, also where blocks are averaged."""
+    image = noise((120, 150))
+    height, width = scaled
+    whole = warp_image(image, Geometry((120, 150), scaled, scaled, 0, 0), FILL)
+    top, left, crop = height // 3, width // 4, (height // 2, width // 2)
+    part = warp_image(image, Geometry((120, 150), scaled, crop, top, left, flip), FILL)
+    part = part[:, ::-1] if flip else part
+    expected = whole[top : top + crop[0], left : left + crop[1]]
+    assert np.abs(part.astype(int) - expected.astype(int)).max() <= 9
+
+
 def test_pixels_far_from_the_crop_are_not_read():
     image = np.zeros((100, 40_000, 3), np.uint8)  # more than OpenCV warps at once
     image[:, 35_000:35_064] = 200

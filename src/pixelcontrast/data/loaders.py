@@ -49,12 +49,7 @@ class BatchLoader(DataLoader[T], Generic[T]):
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         for item in super().__iter__():
             if isinstance(item, Failure):
-                try:
-                    raise item.error
-                finally:
-                    # Else error -> traceback -> this frame -> item -> error would be a cycle, and
-                    # the workers would live until the garbage collector comes by.
-                    del item
+                raise item.error
             yield cast("T", item.batch() if isinstance(item, TrainPart) else item)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
+from pixelcontrast.core.distributed import all_reduce_sum
 from pixelcontrast.core.errors import DataError
 from pixelcontrast.evaluation.scores import SegScores
 from pixelcontrast.evaluation.tiles import labels_from_logits
@@ -101,17 +101,13 @@ class ConfusionMatrix:
         self.ignored += other.ignored.to(self.ignored.device)
 
     def reduce(self) -> ConfusionMatrix:
-        """The sum over all processes, a new matrix; this one where there is a single process.
+        """The sum over all processes, a new matrix.
 
         Every process must call it. Each image must have been counted by one process only.
         """
-        if not (dist.is_available() and dist.is_initialized()):
-            return self
         total = ConfusionMatrix(self.num_classes, self.ignore_index, self.counts.device)
-        both = torch.cat([self.counts.flatten(), self.ignored.reshape(1)])
-        dist.all_reduce(both)
-        total.counts = both[:-1].view_as(self.counts)
-        total.ignored = both[-1]
+        total.counts += all_reduce_sum(self.counts)
+        total.ignored += all_reduce_sum(self.ignored)
         return total
 
     def reset(self) -> None:

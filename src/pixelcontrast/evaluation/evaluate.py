@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from pixelcontrast.core.distributed import world_size
 from pixelcontrast.core.errors import DataError
 from pixelcontrast.evaluation.confusion import ConfusionMatrix
 from pixelcontrast.evaluation.inference import InferenceConfig, SegModel, predict_labels
@@ -114,7 +115,7 @@ def evaluate(
             images.append(score)
             if on_image is not None:
                 on_image(score, image[i], target[i], labels[i])
-    if across_processes and dist.is_available() and dist.is_initialized():
+    if across_processes and world_size() > 1:
         total = total.reduce()
         images = _gathered(images)
     return Evaluation(total.scores(), tuple(images))
@@ -126,6 +127,6 @@ def _image_score(name: str, scores: SegScores) -> ImageScore:
 
 def _gathered(images: list[ImageScore]) -> list[ImageScore]:
     """The images of all processes, by name: the same list whatever the number of processes."""
-    parts: list[list[ImageScore] | None] = [None] * dist.get_world_size()
+    parts: list[list[ImageScore] | None] = [None] * world_size()
     dist.all_gather_object(parts, images)
     return sorted((image for part in parts if part for image in part), key=lambda image: image.id)

@@ -117,6 +117,7 @@ SHAPES = {
     "one anchor": ([1], None, 16),
     "cross": ([10, 0, 45, 9], [0, 30, 40, 13], 80),
     "few anchors": ([1, 2], [50, 31, 20], 32),
+    "last class without keys": ([0, 20, 10], [20, 50, 0], 16),
     "no common class": ([10, 20, 0, 0], [0, 0, 40, 33], 16),
 }
 
@@ -198,6 +199,17 @@ def test_range_beyond_fp16(dtype, size):
     # fp32 vectors are rounded to 11 bits, bf16 ones not at all.
     tolerance = (2e-6, 1e-3) if dtype == torch.bfloat16 else (2e-2, 2e-3)
     check(a, labels, a, labels, own, 10.0 / size**2, "negatives", tolerance)
+
+
+def test_negatives_opposite_the_anchor():
+    """Zero padding is far nearer than any negative here: its weight would overflow fp16."""
+    axis = torch.eye(16)
+    labels = torch.tensor([0] * 9 + [1] * 12)
+    keys = torch.stack([axis[1]] * 9 + [-axis[0]] * 12)
+    keys = keys + 0.05 * torch.randn(keys.shape, generator=torch.Generator().manual_seed(4))
+    anchors = (axis[:1] + 0.1 * axis[2:7]).half()
+    anchor_labels = torch.zeros(5, dtype=torch.int64)
+    check(anchors, anchor_labels, keys.half(), labels, None, 20.0, "negatives", (2e-6, 2e-3))
 
 
 def test_rounding_of_weights_does_not_depend_on_their_size():

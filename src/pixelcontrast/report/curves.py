@@ -94,7 +94,7 @@ def _validation(groups: Sequence[Group]) -> Chart | None:
         "Validation mean IoU, %",
         series,
         y_format=lambda value: f"{100 * value:g}",
-        note="Rings mark the best step of each line; its weights are kept. Higher is better.",
+        note="Rings mark the best step of each line. Higher is better.",
     )
 
 

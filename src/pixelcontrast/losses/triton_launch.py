@@ -41,7 +41,7 @@ HOPPER_TILES: dict[tuple[Kernel, int], Tile] = {
     ("gradient", 128): Tile(128, 128, 8, 3),
     ("gradient", 256): Tile(128, 64, 8, 3),
 }
-"""(kernel, padded D) -> tile within 227 KB of shared memory a block: compute capability 9.0, and 10.0."""
+"""(kernel, padded D) -> tile within 227 KB of shared memory a block: capability 9.0 and 10.0."""
 
 SMALL_TILES: dict[tuple[Kernel, int], Tile] = {
     ("statistics", 64): Tile(64, 64, 4, 3),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.memory import ClassQueue
+from pixelcontrast.memory.storage import write_rows
 
 
 def stored(queue, label):
@@ -137,3 +138,16 @@ def test_nothing_arrives():
 def test_impossible_capacity(capacity):
     with pytest.raises(ConfigError, match="capacity"):
         ClassQueue(2, capacity, 4)
+
+
+def test_no_slot_is_written_twice(monkeypatch):
+    # On a GPU the order of such writes would be undefined.
+    def checked(store, slots, keep, rows):
+        written = slots[keep]
+        assert written.unique().numel() == written.numel() == 3 + 1
+        write_rows(store, slots, keep, rows)
+
+    monkeypatch.setattr("pixelcontrast.memory.queue.write_rows", checked)
+    queue = ClassQueue(2, 3, 2)
+    queue.enqueue(numbers(*range(9)), torch.tensor([0, 0, 1, 0, 0, 0, -1, 0, 5]))
+    assert stored(queue, 0) == [4, 5, 7]  # of 0, 1, 3, 4, 5, 7

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelcontrast.memory import RegionMemory
+from pixelcontrast.memory.storage import write_rows
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,3 +55,16 @@ def test_state_is_in_the_checkpoint():
     other.load_state_dict(memory.state_dict())
     for mine, theirs in zip(memory.keys(), other.keys(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_no_slot_is_written_twice(monkeypatch):
+    # On a GPU the order of such writes would be undefined.
+    def checked(store, slots, keep, rows):
+        written = slots[keep]
+        assert written.unique().numel() == written.numel() == 2
+        write_rows(store, slots, keep, rows)
+
+    monkeypatch.setattr("pixelcontrast.memory.regions.write_rows", checked)
+    memory = RegionMemory(2, 3, 1)
+    memory.store(torch.arange(4.0)[:, None], torch.tensor([1, 0, 1, 1]), torch.tensor([2, 2, 2, 5]))
+    assert memory.keys().vectors[:, 0].tolist() == [0, 0, 1, 0, 0, 3]

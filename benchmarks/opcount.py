@@ -47,7 +47,10 @@ VIEWS = {
 
 
 class OpCount(TorchDispatchMode):
-    """While active, counts aten operations by name."""
+    """While active, counts aten operations by name.
+
+    On the CPU, `tolist` and `numpy` read values without an operation and are not seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -219,6 +219,7 @@ def operations(scene):
         scene.embedding.grad = None
     side = Batched()
     rows, labels = side.anchors(scene)
+    side.remember(scene)
     for backend in ("naive", "stream"):
         stored, stored_labels, _ = side.queue.keys()
         with OpCount() as loss:
@@ -231,6 +232,12 @@ def operations(scene):
         side.queue.enqueue(gather_pixels(scene.embedding, kept.index), kept.labels)
         side.queue.keys()
     report["batched"]["remember_pixels"] = counted(pixels)
+    stages = (
+        report["batched"]["choose_and_gather"],
+        report["loss_naive"]["with_queue"],
+        report["batched"]["remember_pixels"],
+    )
+    report["sampler_loss_and_queue"] = {key: sum(s[key] for s in stages) for key in stages[0]}
     return report
 
 

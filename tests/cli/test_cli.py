@@ -315,6 +315,24 @@ def test_a_signal_saves_and_ends_cleanly(tiny, tmp_path, number):
     assert checkpoint["global_step"] >= 1
 
 
+@pytest.mark.slow
+def test_two_processes_train_and_score_every_image_once(tiny, tmp_path):
+    tiny["method"] = {"name": "pico", "embedding": {"dim": 8}}
+    tiny["train"] |= {"steps": 2, "devices": 2, "validate_every": 2}
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "pixelcontrast", "train", str(recipe), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "run.json").read_text())["status"] == "finished"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2]
+    scored = json.loads((out / "evaluation" / "val" / "scores.json").read_text())
+    validated = next(line for line in lines if line["kind"] == "val")
+    # Both processes together saw the same images as the final scoring in one.
+    assert validated["miou_ema"] == pytest.approx(scored["scores"]["miou"], abs=1e-6)
+
+
 def test_recipes_are_listed_by_name(cli):
     out = cli("list", "recipes")[1]
     assert all(name in out for name in recipe_names())

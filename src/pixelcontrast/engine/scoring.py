@@ -70,6 +70,7 @@ def score_run(
         config=protocol,
         device=predictor.device,
         on_image=pictures.consider,
+        across_processes=False,  # the other processes of a training run are done by now
     )
     target = folder.evaluation(split)
     images = pictures.write(target, outcome, dataset)

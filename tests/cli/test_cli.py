@@ -1,5 +1,6 @@
 """The command line as a user meets it, in one process where that is enough."""
 
+import errno
 import json
 import os
 import shutil
@@ -285,6 +286,28 @@ def test_a_loss_that_is_not_finite_stops_with_names(cli, tiny, tmp_path, monkeyp
     assert "train_" in err
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(cli, tiny, tmp_path, monkeypatch):
+    from lightning.pytorch import Trainer
+
+    save = Trainer.save_checkpoint
+
+    def full(trainer, path, *args, **kwargs):
+        save(trainer, path, *args, **kwargs)
+        if trainer.global_step == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    tiny["method"] = {"name": "supervised"}
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(tiny))
+    status, _, err = cli("train", recipe, "--out", out)
+    assert status == 2
+    assert "No space left" in err
+    assert "last.ckpt" in err
+    assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 @pytest.mark.slow

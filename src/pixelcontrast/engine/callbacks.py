@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, "SegScores"]
 
+_STEPS_BETWEEN_AGREEMENTS = 10
+"""Several processes stop at the same step; asking in each one would make the GPUs wait."""
+
 
 class StopSignals(Callback):
     """Makes Ctrl-C and SIGTERM stop after the current step; a second Ctrl-C stops at once."""
@@ -50,6 +53,8 @@ class StopSignals(Callback):
         """Agree with the other processes and stop after this step."""
         stop = self.received is not None
         if world_size() > 1:
+            if trainer.global_step % _STEPS_BETWEEN_AGREEMENTS:
+                return
             flag = torch.tensor(float(stop), device=trainer.strategy.root_device)
             stop = bool(all_reduce_sum(flag).item())
         if stop:

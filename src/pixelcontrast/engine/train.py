@@ -253,12 +253,19 @@ def _announce(
 
 @contextmanager
 def _failure_in_record(folder: RunFolder) -> Iterator[None]:
-    """Note in the record that a run failed, whatever the reason."""
+    """Note in the record that a run failed, whatever the reason; explain a full GPU."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if _first_process():
             folder.update_record(status="failed", finished=now())
+        if isinstance(error, torch.OutOfMemoryError):
+            raise TrainingError(
+                f"the GPU has too little memory: {str(error).splitlines()[0]}",
+                where=folder.root,
+                fix="lower train.batch (and raise train.accumulate), view.crop, or use "
+                "train.precision=bf16",
+            ) from error
         raise
 
 

@@ -45,8 +45,8 @@ class PicoConfig:
     max_views: int = 100
     """Most anchors of one class in one image (released code: 100)."""
     min_pixels: int | None = None
-    """Least pixels of a class in an image on the embedding grid to give anchors; None: as many
-    as anchors are wanted of it."""
+    """Least pixels of a class in an image on the embedding grid to give anchors; None: one. The
+    released code wants more than `max_views`, which leaves small objects out."""
     hard_fraction: float = 0.5
     """Share of anchors taken from wrongly predicted pixels (paper: one half)."""
     warmup_steps: int = 0

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from pixelcontrast.losses.problem import AnchorTerms, Backend, Contrast
 
 
+SMALL = {"cpu": 2**16, "cuda": 2**21}
+"""Pairs up to which storing the matrix is faster: on a CPU because tiles need a plan, on a GPU
+because the plan makes the host wait."""
+
+
 def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
     """Loss and number of positives of each anchor, by the named back end.
 
@@ -20,7 +25,7 @@ def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
         ConfigError: unknown name, or a problem the fused kernels do not cover.
     """
     if backend == "auto":
-        backend = "triton" if fits(contrast) else "stream"
+        backend = _fastest(contrast)
     if backend == "stream":
         terms: AnchorTerms = stream_terms(contrast)
     elif backend == "naive":
@@ -37,3 +42,12 @@ def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
     else:
         raise unknown_name("backend", backend, ("auto", "naive", "stream", "triton"))
     return terms
+
+
+def _fastest(contrast: Contrast) -> Backend:
+    """The engine for a problem of this size on this device."""
+    anchors, keys = contrast.anchors, contrast.keys
+    others = (len(anchors) if contrast.mutual else 0) + (0 if keys is None else len(keys.labels))
+    if len(anchors) * others <= SMALL.get(anchors.device.type, 0):
+        return "naive"
+    return "triton" if fits(contrast) else "stream"

@@ -26,27 +26,27 @@ def naive_terms(contrast: Contrast) -> AnchorTerms:
 
 def _pairs(contrast: Contrast, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All keys, and which of them are positives and negatives of which anchor."""
-    labels, images = contrast.labels, contrast.images
-    vectors, key_labels, key_images, own = [], [], [], []
+    vectors, key_labels, key_images = [], [], []
     if contrast.mutual:
         vectors.append(anchors)
-        key_labels.append(labels)
-        key_images.append(images)
-        own.append(torch.eye(len(labels), dtype=torch.bool, device=labels.device))
+        key_labels.append(contrast.labels)
+        key_images.append(contrast.images)
     if contrast.keys is not None:
         vectors.append(contrast.keys.vectors.to(anchors.dtype))
         key_labels.append(contrast.keys.labels)
         key_images.append(contrast.keys.images)
-        at = torch.arange(len(contrast.keys.labels), device=labels.device)
-        mine = contrast.keys.own
-        absent = torch.zeros(len(labels), len(at), dtype=torch.bool, device=labels.device)
-        own.append(absent if mine is None else mine[:, None] == at)
-    of_key = torch.cat(key_labels)
-    pair = (labels[:, None] >= 0) & (of_key[None] >= 0) & ~torch.cat(own, 1)
-    same = labels[:, None] == of_key[None]
-    negative = pair & ~same
-    if images is not None:
-        negative = negative & (
-            images[:, None] == torch.cat([i for i in key_images if i is not None])[None]
-        )
-    return torch.cat(vectors), pair & same, negative
+    labels, of_key = contrast.labels[:, None], torch.cat(key_labels)
+    same = labels == of_key
+    positive = same & (labels >= 0)
+    negative = ~same & (labels >= 0) & (of_key >= 0)
+    if contrast.images is not None:
+        images = torch.cat([ids for ids in key_images if ids is not None])
+        negative = negative & (contrast.images[:, None] == images)
+    if contrast.mutual:
+        positive.diagonal().fill_(False)
+    if contrast.keys is not None and contrast.keys.own is not None:
+        first = len(contrast.labels) if contrast.mutual else 0
+        at = torch.arange(len(of_key), device=labels.device) - first
+        apart = (contrast.keys.own[:, None] != at) | (at < 0)
+        positive, negative = positive & apart, negative & apart
+    return torch.cat(vectors), positive, negative

@@ -92,12 +92,14 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
     own = None
     if key_set is not None:
         size = tile_size(len(key_set.labels), anchors.device)
-        sides.append(sort_rows(labels[1], images[1], None, size, dtype))
+        sides.append(sort_rows(labels[1], images[1], None, size, dtype, snap=False))
         if key_set.own is not None and len(key_set.labels):
             at = sides[0].inverse[key_set.own.clamp_min(0)]
             own = at.masked_fill(key_set.own < 0, -1)
     size = tile_size(len(anchors), anchors.device)
-    sides.insert(0, sort_rows(labels[0], images[0], own, size, dtype))
+    # Tiles that end with a class need fewer masks, but their odd sizes slow large products.
+    snap = contrast.mutual and len(anchors) <= 4096
+    sides.insert(0, sort_rows(labels[0], images[0], own, size, dtype, snap=snap))
     norms = torch.stack([_longest(v) for v in vectors])
     facts = torch.cat([norms, *(side.facts for side in sides)]).tolist()
     longest = facts[: len(vectors)]

@@ -110,8 +110,9 @@ class SortedIds(NamedTuple):
     images: Tensor | None
     own: Tensor | None
     facts: Tensor
-    """Number of rows with a role, sorted already or not, then six bounds for every tile."""
-    size: int
+    """Number of rows with a role, sorted already or not, then for every tile where it starts and
+    six bounds."""
+    tiles: int
 
 
 def ranks(*ids: Tensor) -> list[Tensor]:
@@ -129,6 +130,8 @@ def sort_rows(
     own: Tensor | None,
     size: int,
     dtype: torch.dtype,
+    *,
+    snap: bool,
 ) -> SortedIds:
     """Rows sorted by image and label, those with a negative label last.
 
@@ -138,6 +141,7 @@ def sort_rows(
         own: (N,) position of each row among the sorted keys, negative: absent; or None.
         size: rows of a tile.
         dtype: float type of the sorted ids.
+        snap: a tile may start a quarter of its size earlier or later, where a class starts.
     """
     valid = labels >= 0
     order = labels.masked_fill(~valid, LAST).argsort(stable=True)
@@ -150,9 +154,13 @@ def sort_rows(
     role = ordered >= 0
     sorted_images = None if images is None else images[order]
     sorted_own = None if own is None else own[order]
-    facts = [role.sum()[None], (order == at).all()[None].long()]
+    starts = at[::size]
+    if snap and len(at):
+        starts = _at_class_starts(starts, ordered, sorted_images, size // 4)
+    sizes = torch.cat([starts, starts.new_tensor([len(at)])]).diff()
+    facts = [role.sum()[None], (order == at).all()[None], starts]
     for ids in (ordered, sorted_images, sorted_own):
-        facts += _bounds(ids, role, size)
+        facts += _bounds(ids, role, sizes)
     return SortedIds(
         order,
         inverse,
@@ -160,35 +168,49 @@ def sort_rows(
         None if sorted_images is None else sorted_images.to(dtype),
         None if sorted_own is None else sorted_own.to(dtype),
         torch.cat([fact.double() for fact in facts]),
-        size,
+        len(starts),
     )
 
 
-def _bounds(ids: Tensor | None, role: Tensor, size: int) -> list[Tensor]:
+def _at_class_starts(starts: Tensor, labels: Tensor, images: Tensor | None, reach: int) -> Tensor:
+    """`starts` moved to the nearest change of class or image within `reach` rows."""
+    at = torch.arange(len(labels), device=labels.device)
+    new = torch.ones_like(at, dtype=torch.bool)
+    new[1:] = labels.diff() != 0
+    if images is not None:
+        new[1:] |= images.diff() != 0
+    before = at.masked_fill(~new, 0).cummax(0).values[starts]
+    after = at.masked_fill(~new, len(at)).flip(0).cummin(0).values.flip(0)[starts]
+    nearest = torch.where(starts - before <= after - starts, before, after)
+    return torch.where((nearest - starts).abs() <= reach, nearest, starts)
+
+
+def _bounds(ids: Tensor | None, role: Tensor, sizes: Tensor) -> list[Tensor]:
     """Lowest and highest id of every tile, over the rows with a role."""
-    tiles = -(-len(role) // size)
     if ids is None:
-        empty = role.new_zeros(tiles, dtype=torch.int64)
-        return [empty, empty]
-    short = (0, tiles * size - len(role))
-    low = torch.nn.functional.pad(ids.masked_fill(~role, LAST), short, value=LAST)
-    high = torch.nn.functional.pad(ids.masked_fill(~role, -1), short, value=-1)
-    return [low.view(tiles, size).amin(1), high.view(tiles, size).amax(1)]
+        return [torch.zeros_like(sizes)] * 2
+    low = ids.masked_fill(~role, LAST).double()
+    high = ids.masked_fill(~role, -1).double()
+    return [
+        torch.segment_reduce(low, "min", lengths=sizes),
+        torch.segment_reduce(high, "max", lengths=sizes),
+    ]
 
 
 def on_host(ids: SortedIds, facts: Sequence[float]) -> Rows:
     """The sorted rows with the host's view of their tiles, from `facts` brought to the host."""
     count, in_order = int(facts[0]), bool(facts[1])
-    tiles = -(-len(ids.labels) // ids.size) if len(ids.labels) else 0
-    columns = [facts[2 + k * tiles : 2 + (k + 1) * tiles] for k in range(6)]
+    starts, *bounds = (facts[2 + k * ids.tiles : 2 + (k + 1) * ids.tiles] for k in range(7))
+    stops = [*starts[1:], count]
     return Rows(
         None if in_order else ids.order[:count],
         ids.labels[:count],
         None if ids.images is None else ids.images[:count],
         None if ids.own is None else ids.own[:count],
         tuple(
-            Tile(k * ids.size, min((k + 1) * ids.size, count), *(column[k] for column in columns))
-            for k in range(-(-count // ids.size))
+            Tile(int(start), min(int(stop), count), *(bound[k] for bound in bounds))
+            for k, (start, stop) in enumerate(zip(starts, stops, strict=True))
+            if start < count
         ),
     )
 

@@ -398,6 +398,41 @@ def plot(results, path):
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
+def tables(results):
+    """The results as Markdown."""
+    columns = (
+        "tiled_pico",
+        "tiled_supcon",
+        "tiled_pico_bf16",
+        "released",
+        "full_pico",
+        "full_supcon",
+        "compiled_full_pico",
+        "compiled_full_supcon",
+        "metric_learning_supcon",
+    )
+    lines = ["| N | D | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for row in sorted(results["self"], key=lambda r: (r["count"], r["dim"])):
+        found = row["methods"]
+        cells = [f"{found[c]['ratio']:.2f}" if c in found else "" for c in columns]
+        lines.append(f"| {row['count']:,} | {row['dim']} | " + " | ".join(cells) + " |")
+    lines += ["", "| memory of | N | D | keys | extra MiB |", "|---|---|---|---|---|"]
+    for row in sorted(results["peak"], key=lambda r: (r["slots"], r["count"], r["dim"])):
+        keys = f"{19 * row['slots']:,}" if row["slots"] else "the anchors"
+        lines.append(
+            f"| {row['method']} | {row['count']:,} | {row['dim']} | {keys} | {row['mib']:,.0f} |"
+        )
+    lines += ["", "| anchors | keys | D | tiled_pico | released |", "|---|---|---|---|---|"]
+    for row in results["bank"]:
+        tiled, full = (row["methods"][m]["ratio"] for m in ("tiled_pico", "released"))
+        sizes = f"{row['anchors']:,} | {row['keys']:,} | {row['dim']}"
+        lines.append(f"| {sizes} | {tiled:.2f} | {full:.2f} |")
+    skew = results["skew"]["methods"]
+    lines += ["", "| " + " | ".join(skew) + " |", "|---" * len(skew) + "|"]
+    lines.append("| " + " | ".join(f"{m['ratio']:.2f}" for m in skew.values()) + " |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
     "self": measure_self,
     "skew": measure_skew,
@@ -431,11 +466,15 @@ def main():
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path, help="draw the stored results")
+    parser.add_argument("--table", action="store_true", help="print the stored results")
     args = parser.parse_args()
     out = args.out or HERE.parent / "results" / f"contrast_{args.device}.json"
     results = json.loads(out.read_text()) if out.exists() else {}
     if args.plot:
         plot(results, args.plot)
+    if args.table:
+        print(tables(results))
+    if args.plot or args.table:
         return
     args.sizes = args.sizes or [1024, 4096, 16384, 32768, 65536]
     args.dims = args.dims or (64, 128, 256)

@@ -187,7 +187,7 @@ def _at_class_starts(starts: Tensor, labels: Tensor, images: Tensor | None, reac
 
 def _bounds(ids: Tensor | None, role: Tensor, sizes: Tensor) -> list[Tensor]:
     """Lowest and highest id of every tile, over the rows with a role."""
-    if ids is None:
+    if ids is None or not len(ids):
         return [torch.zeros_like(sizes)] * 2
     low = ids.masked_fill(~role, LAST).double()
     high = ids.masked_fill(~role, -1).double()
@@ -201,7 +201,7 @@ def on_host(ids: SortedIds, facts: Sequence[float]) -> Rows:
     """The sorted rows with the host's view of their tiles, from `facts` brought to the host."""
     count, in_order = int(facts[0]), bool(facts[1])
     starts, *bounds = (facts[2 + k * ids.tiles : 2 + (k + 1) * ids.tiles] for k in range(7))
-    stops = [*starts[1:], count]
+    stops = [*starts[1:], count][: len(starts)]
     return Rows(
         None if in_order else ids.order[:count],
         ids.labels[:count],

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import math
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from tests.gloo import two_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -72,18 +70,6 @@ def pair_loss(rows, all_rows):
     return (rows @ all_rows.T).exp().sum()
 
 
-def worker(process, port, queue):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=process, world_size=2
-    )
-    try:
-        queue.put((process, collect(process)))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
 def collect(process):
     found = {"rank": rank(), "world": world_size()}
     rows = rows_of(process)
@@ -114,18 +100,7 @@ def collect(process):
 
 @pytest.fixture(scope="module")
 def two():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=worker, args=(p, port, queue)) for p in range(2)]
-    for each in processes:
-        each.start()
-    results = dict(queue.get(timeout=120) for _ in processes)
-    for each in processes:
-        each.join(timeout=60)
-        assert each.exitcode == 0
+    results = two_processes(collect)
     return [
         {k: v if isinstance(v, int) else torch.as_tensor(v) for k, v in results[p].items()}
         for p in range(2)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from tests.gloo import two_processes
 
 from pixelcontrast.core.distributed import gather_rows, gather_rows_with_grad, mean_over_ranks
 from pixelcontrast.losses import pixel_info_nce
@@ -70,35 +67,16 @@ def train(process, processes):
     return {"losses": torch.stack(losses), "gradients": torch.stack(gradients, 1), "state": state}
 
 
-def worker(process, port, results):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=process, world_size=2
-    )
-    try:
-        found = train(process, 2)
-        found["state"] = {name: value.numpy() for name, value in found["state"].items()}
-        results.put((process, {k: v if k == "state" else v.numpy() for k, v in found.items()}))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def trained(process):
+    """`train` as one of two processes, as arrays."""
+    found = train(process, 2)
+    state = {name: value.numpy() for name, value in found.pop("state").items()}
+    return {"state": state, **{name: value.numpy() for name, value in found.items()}}
 
 
 @pytest.fixture(scope="module")
 def two():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=worker, args=(p, port, results)) for p in range(2)]
-    for each in processes:
-        each.start()
-    found = dict(results.get(timeout=120) for _ in processes)
-    for each in processes:
-        each.join(timeout=60)
-        assert each.exitcode == 0
-    return [found[0], found[1]]
+    return two_processes(trained)
 
 
 @pytest.fixture(scope="module")

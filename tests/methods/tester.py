@@ -1,14 +1,10 @@
 """What every training method has to pass; a method's test inherits `MethodTester`."""
 
 import json
-import os
-import socket
 from typing import ClassVar
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelcontrast.core.types import Batch
@@ -17,6 +13,7 @@ from pixelcontrast.engine.train import train
 from pixelcontrast.methods import method_class
 from pixelcontrast.methods.base import Task
 from pixelcontrast.models import ModelConfig, build_segmentor
+from tests.gloo import two_processes
 
 SIZE = (48, 64)
 
@@ -139,18 +136,11 @@ class MethodTester:
         report = single.losses(self.batch(single))
         report.total.backward()
         expected = {n: p.grad for n, p in single.named_parameters() if p.grad is not None}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        context = mp.get_context("spawn")
-        with context.Manager() as manager:
-            found = manager.dict()
-            mp.spawn(_process, args=(type(self), port, found), nprocs=2)
-            gradients = dict(found[0])
+        gradients = two_processes(_gradients, type(self))[0]
         assert expected.keys() == gradients.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(
-                torch.tensor(gradients[name]), gradient, rtol=1e-3, atol=1e-5, msg=name
+                torch.from_numpy(gradients[name]), gradient, rtol=1e-3, atol=1e-5, msg=name
             )
 
     @pytest.mark.slow
@@ -194,19 +184,15 @@ def _fixed_statistics(method):
     return method
 
 
-def _process(rank, tester, port, found):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _gradients(rank, tester):
+    """Gradients by name after one step on this process's half of the batch."""
     self = tester()
     method = _fixed_statistics(self.build())
-    whole = self.batch(method)
-    half = {name: _half(batch, rank) for name, batch in whole.items()}
+    half = {name: _half(batch, rank) for name, batch in self.batch(method).items()}
     wrapped = DistributedDataParallel(_Losses(method), broadcast_buffers=False)
     wrapped(half).backward()
-    found[rank] = {n: p.grad.tolist() for n, p in method.named_parameters() if p.grad is not None}
-    dist.barrier()
-    dist.destroy_process_group()
+    named = method.named_parameters()
+    return {name: p.grad.numpy() for name, p in named if p.grad is not None}
 
 
 class _Losses(torch.nn.Module):

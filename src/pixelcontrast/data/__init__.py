@@ -4,8 +4,9 @@ Names are imported when they are first used, so that the command line can list d
 waiting for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pixelcontrast.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pixelcontrast.data.catalog import DATASETS as DATASETS
@@ -63,14 +64,4 @@ _NAMES = {
     "stats": ("ClassStats", "DatasetStats"),
     "views": ("ViewConfig",),
 }  # fmt: skip
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__all__, __getattr__ = lazy_names(__name__, _NAMES)

@@ -14,14 +14,14 @@ from pixelcontrast.core.errors import CheckpointError, DataError
 from pixelcontrast.core.files import write_json
 from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
 from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.predict import load
 from pixelcontrast.engine.sources import open_data
-from pixelcontrast.evaluation import Evaluation, ImageScore, InferenceConfig, evaluate
+from pixelcontrast.evaluation import Evaluation, ImageScore, InferenceConfig
+from pixelcontrast.evaluation import evaluate as evaluate_network
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pixelcontrast.engine.folder import RunFolder
 
 _PICTURES = 6
 _LONGEST_SIDE = 640
@@ -60,7 +60,7 @@ def score_run(
     predictor = load(folder.root, device=device, inference=protocol)
     _same_classes(predictor.names, dataset)
     pictures = _Pictures(samples)
-    outcome = evaluate(
+    outcome = evaluate_network(
         predictor.segmentor,
         build_eval_loader(
             samples, dataset.info, batch_size=config.eval.batch, workers=config.data.workers
@@ -86,6 +86,24 @@ def score_run(
         },
     )
     return outcome
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    split: str | None = None,
+    data: str | Path | None = None,
+    inference: InferenceConfig | None = None,
+    device: str | None = None,
+) -> Evaluation:
+    """`score_run` for the folder of a run."""
+    return score_run(
+        RunFolder(run),
+        split=split,
+        data=None if data is None else Path(data),
+        inference=inference,
+        device=device,
+    )
 
 
 def _same_classes(trained: tuple[str, ...], dataset: SegDataset) -> None:

@@ -22,6 +22,7 @@ from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.data.loaders import Stream
 from pixelcontrast.methods.finite import FiniteWatch
 from pixelcontrast.methods.optim import OptimConfig, build_optimizer, build_schedule
+from pixelcontrast.methods.segmentation import SegmentationLoss, SegmentationLossConfig
 
 if TYPE_CHECKING:
     from pixelcontrast.models import EmbeddingConfig, Segmentor
@@ -73,6 +74,15 @@ class Method(LightningModule, ABC):
     def embedding_head(cls, config: Any) -> EmbeddingConfig | None:
         """The projection head the segmentor needs, or None."""
         return None
+
+    def segmentation_loss(self, config: SegmentationLossConfig) -> SegmentationLoss:
+        """Cross-entropy for the classes and the network of this run."""
+        return SegmentationLoss(
+            config,
+            self.task.num_classes,
+            self.task.ignore_index,
+            self.segmentor.align_corners,
+        )
 
     @abstractmethod
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:

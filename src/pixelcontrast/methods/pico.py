@@ -23,7 +23,7 @@ from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.losses import pixel_info_nce
 from pixelcontrast.methods.base import Method
-from pixelcontrast.methods.segmentation import SegmentationLoss, SegmentationLossConfig
+from pixelcontrast.methods.segmentation import SegmentationLossConfig
 from pixelcontrast.models import EmbeddingConfig
 from pixelcontrast.sampling import AnchorSample, gather_pixels, sample_anchors
 
@@ -61,12 +61,7 @@ class PiCo(Method):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.segmentation = SegmentationLoss(
-            self.config.segmentation,
-            self.task.num_classes,
-            self.task.ignore_index,
-            self.segmentor.align_corners,
-        )
+        self.segmentation = self.segmentation_loss(self.config.segmentation)
 
     @classmethod
     def embedding_head(cls, config: PicoConfig) -> EmbeddingConfig:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.methods.base import Method
-from pixelcontrast.methods.segmentation import SegmentationLoss, SegmentationLossConfig
+from pixelcontrast.methods.segmentation import SegmentationLossConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,7 @@ class Supervised(Method):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.segmentation = SegmentationLoss(
-            self.config.segmentation,
-            self.task.num_classes,
-            self.task.ignore_index,
-            self.segmentor.align_corners,
-        )
+        self.segmentation = self.segmentation_loss(self.config.segmentation)
 
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:
         """Cross-entropy of the labelled batch."""

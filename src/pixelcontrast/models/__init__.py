@@ -4,8 +4,9 @@ Names are imported when they are first used, so that configurations and lists of
 for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pixelcontrast.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pixelcontrast.models.config import EmbeddingConfig as EmbeddingConfig
@@ -34,14 +35,4 @@ _NAMES = {
     "segmentor": ("DeployedSegmentor", "Segmentor", "build_segmentor", "upsample_logits"),
     "weights": ("load_model", "load_state", "load_weights", "save_model"),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__all__, __getattr__ = lazy_names(__name__, _NAMES)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from pixelcontrast.losses.tiling import Share, on_host, ranks, roles, sort_rows
 
 
-def make_rows(labels, images=None, own=None, size=8, snap=False):
+def make_rows(labels, images=None, own=None, size=8, cuts="even"):
     labels = ranks(labels)[0]
-    ids = sort_rows(labels, images, own, size, torch.float64, snap=snap)
+    ids = sort_rows(labels, images, own, size, torch.float64, cuts=cuts)
     return on_host(ids, ids.facts.tolist())
 
 
@@ -31,11 +31,11 @@ def test_ranks_keep_order_and_equality_of_any_ids():
     classes=st.integers(1, 9),
     images=st.integers(0, 3),
     negatives=st.booleans(),
-    snap=st.booleans(),
+    cuts=st.sampled_from(["even", "near", "pure"]),
     seed=st.integers(0, 99),
 )
 def test_roles_of_tiles_say_what_their_pairs_are(
-    count, keys, classes, images, negatives, snap, seed
+    count, keys, classes, images, negatives, cuts, seed
 ):
     rng = torch.Generator().manual_seed(seed)
     y = torch.randint(-1, classes, (count,), generator=rng)
@@ -44,9 +44,9 @@ def test_roles_of_tiles_say_what_their_pairs_are(
     own = torch.randint(-1, keys, (count,), generator=rng)
     y, z = ranks(y, z)
     scoped = images > 0
-    of_key = sort_rows(z, pictures[1] if scoped else None, None, 8, torch.float64, snap=False)
+    of_key = sort_rows(z, pictures[1] if scoped else None, None, 8, torch.float64, cuts="even")
     sorted_own = of_key.inverse[own.clamp_min(0)].masked_fill(own < 0, -1)
-    of_row = sort_rows(y, pictures[0] if scoped else None, sorted_own, 8, torch.float64, snap=snap)
+    of_row = sort_rows(y, pictures[0] if scoped else None, sorted_own, 8, torch.float64, cuts=cuts)
     rows, key_rows = (on_host(ids, ids.facts.tolist()) for ids in (of_row, of_key))
 
     order = rows.order if rows.order is not None else torch.arange(rows.count)
@@ -78,9 +78,17 @@ def test_roles_of_tiles_say_what_their_pairs_are(
 def test_tiles_snap_to_classes_within_reach():
     labels = torch.tensor([0] * 10 + [1] * 9 + [2] * 13)
     plain = make_rows(labels, size=8)
-    snapped = make_rows(labels, size=8, snap=True)
+    snapped = make_rows(labels, size=8, cuts="near")
     assert [t.start for t in plain.tiles] == [0, 8, 16, 24]
     assert [t.start for t in snapped.tiles] == [0, 10, 16, 24]  # 19 is three rows from 16
+
+
+def test_pure_tiles_hold_one_class_each_unless_classes_are_tiny():
+    labels = torch.tensor([0] * 60 + [1] * 100 + [2] * 45)
+    starts = [t.start for t in make_rows(labels, size=64, cuts="pure").tiles]
+    assert starts == [0, 60, 124, 160]
+    tiny = make_rows(torch.arange(40) // 2, size=16, cuts="pure")
+    assert [t.start for t in tiny.tiles] == [0, 16, 32]
 
 
 def test_sorted_input_is_recognised():

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pixelcontrast.losses.settings import Settings
 
 
+MOST_ROWS = 544
+"""Rows of one product; more leave a core's cache."""
+
+
 class KeyTiles:
     """The pairs of the anchors with keys.
 
@@ -56,7 +60,6 @@ class KeyTiles:
         collect: bool,
     ) -> None:
         self._anchors, self._rows = anchors, rows
-        self._blocks = rows.split(anchors)
         self._keys, self._key_rows = keys, key_rows
         self._settings, self._work = settings, work
         self._masks = Masks(
@@ -72,7 +75,7 @@ class KeyTiles:
             with_value = shares.positive is not Share.NONE and not self._settings.negatives
             if shares.denominator is Share.NONE and not with_value:
                 continue
-            logits = self._logits(i, keys, self._settings.scale)
+            logits = self._logits(row, keys, self._settings.scale)
             denominator, positive = self._masks.of(i, j, shares)
             if with_value:
                 if self._attracted is not None:
@@ -109,12 +112,12 @@ class KeyTiles:
             at = row.at
             mask = self._masks.positive(i, j, shares)
             if log2_total is None:
-                inverse = self._logits(i, keys, -self._settings.scale).exp2_()
+                inverse = self._logits(row, keys, -self._settings.scale).exp2_()
                 value, hits, sigma = softplus_bounded(
                     inverse, stats.total[at, None], mask, 1, self._settings.folds, self._work
                 )
             else:
-                logits = self._logits(i, keys, self._settings.scale)
+                logits = self._logits(row, keys, self._settings.scale)
                 value, hits, sigma = softplus_any(logits, log2_total[at], mask)
             stats.value[at] += value
             stats.sigma[at] += hits
@@ -151,7 +154,7 @@ class KeyTiles:
             if shares == (Share.NONE, Share.NONE):
                 continue
             part = pull.part(row.at)
-            power = self._logits(i, keys, self._settings.scale)
+            power = self._logits(row, keys, self._settings.scale)
             if part.shift is not None:
                 power.sub_(part.shift[:, None]).clamp_max_(CLAMP)
             weight = pair_gradient(
@@ -166,7 +169,7 @@ class KeyTiles:
             if of_anchors is not None:
                 of_anchors[row.at].addmm_(weight, keys)
             if of_tile is not None:
-                of_tile.addmm_(weight.T, self._blocks[i])
+                of_tile.addmm_(weight.T, self._anchors[row.at])
         self._store(of_keys, of_tile, current)
         return of_anchors, of_keys
 
@@ -177,13 +180,30 @@ class KeyTiles:
             of_keys[at if order is None else order[at]] = of_tile
 
     def _pairs(self) -> Iterator[tuple[int, Tile, int, Tensor, Roles]]:
-        """All tiles, keys outside, with the vectors of the keys."""
+        """All tiles, keys outside, with the vectors of the keys.
+
+        Neighbouring rows whose pairs all take the same role come as one tile: their product is
+        faster, and they need no mask.
+        """
         for j, key in enumerate(self._key_rows.tiles):
             keys = self._key_rows.take_tile(self._keys, key, self._anchors.dtype)
+            last: tuple[int, Tile, Roles] | None = None
             for i, row in enumerate(self._rows.tiles):
-                yield i, row, j, keys, self._masks.roles(i, j)
+                shares = self._masks.roles(i, j)
+                if last is not None:
+                    if (
+                        shares == last[2]
+                        and Share.SOME not in shares
+                        and row.stop - last[1].start <= MOST_ROWS
+                    ):
+                        last = i, last[1]._replace(stop=row.stop), shares
+                        continue
+                    yield last[0], last[1], j, keys, last[2]
+                last = i, row, shares
+            if last is not None:
+                yield last[0], last[1], j, keys, last[2]
 
-    def _logits(self, i: int, keys: Tensor, scale: float) -> Tensor:
-        anchors = self._blocks[i]
+    def _logits(self, row: Tile, keys: Tensor, scale: float) -> Tensor:
+        anchors = self._anchors[row.at]
         out = self._work("logits", len(anchors), len(keys))
         return torch.addmm(out, anchors, keys.T, beta=0, alpha=scale, out=out)

@@ -28,7 +28,7 @@ from pixelcontrast.losses.problem import (
 from pixelcontrast.losses.self_tiles import SelfTiles
 from pixelcontrast.losses.settings import Settings
 from pixelcontrast.losses.tile_math import LN2, Pull, Statistics
-from pixelcontrast.losses.tiling import Rows, on_host, ranks, sort_rows
+from pixelcontrast.losses.tiling import Cuts, Rows, on_host, ranks, sort_rows
 from pixelcontrast.losses.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -90,16 +90,15 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
 
     sides = []
     own = None
+    others = 0 if key_set is None else len(key_set.labels)
     if key_set is not None:
-        size = tile_size(len(key_set.labels), anchors.device)
-        sides.append(sort_rows(labels[1], images[1], None, size, dtype, snap=False))
+        size = tile_size(others, anchors.device)
+        sides.append(sort_rows(labels[1], images[1], None, size, dtype, cuts="even"))
         if key_set.own is not None and len(key_set.labels):
             at = sides[0].inverse[key_set.own.clamp_min(0)]
             own = at.masked_fill(key_set.own < 0, -1)
     size = tile_size(len(anchors), anchors.device)
-    # Tiles that end with a class need fewer masks, but their odd sizes slow large products.
-    snap = contrast.mutual and len(anchors) <= 4096
-    sides.insert(0, sort_rows(labels[0], images[0], own, size, dtype, snap=snap))
+    sides.insert(0, sort_rows(labels[0], images[0], own, size, dtype, cuts=_cuts(contrast, others)))
     norms = torch.stack([_longest(v) for v in vectors])
     facts = torch.cat([norms, *(side.facts for side in sides)]).tolist()
     longest = facts[: len(vectors)]
@@ -128,6 +127,19 @@ def make_plan(contrast: Contrast, counts: Tensor) -> Plan:
         contrast.inv_temperature,
         contrast.mutual and settings.bounded and rows.count**2 * dtype.itemsize <= KEPT_BYTES,
     )
+
+
+def _cuts(contrast: Contrast, keys: int) -> Cuts:
+    """How the anchors are cut into tiles.
+
+    A few anchors against many keys: with one class a tile no mask is needed, and the second sweep
+    is as short as it can be. Among themselves: tiles that end with a class need fewer masks, but
+    their odd sizes slow large products.
+    """
+    count = len(contrast.labels)
+    if keys >= 8 * count and contrast.anchors.device.type == "cpu":
+        return "pure"
+    return "near" if contrast.mutual and count <= 4096 else "even"
 
 
 def tile_size(count: int, device: torch.device) -> int:

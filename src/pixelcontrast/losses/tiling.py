@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 LAST = 2**52
 """Above every rank, and exact in float64."""
+
+
+SMALLEST = 24
+"""Fewer rows a tile than this on average cost more calls than masks save."""
+Cuts = Literal["even", "near", "pure"]
 
 
 class Share(IntEnum):
@@ -131,7 +136,7 @@ def sort_rows(
     size: int,
     dtype: torch.dtype,
     *,
-    snap: bool,
+    cuts: Cuts,
 ) -> SortedIds:
     """Rows sorted by image and label, those with a negative label last.
 
@@ -141,7 +146,8 @@ def sort_rows(
         own: (N,) position of each row among the sorted keys, negative: absent; or None.
         size: rows of a tile.
         dtype: float type of the sorted ids.
-        snap: a tile may start a quarter of its size earlier or later, where a class starts.
+        cuts: "even" tiles; "near" a class start within a quarter of the size; "pure": one class
+            a tile, unless classes are tiny (CPU, for it needs their number on the host).
     """
     valid = labels >= 0
     order = labels.masked_fill(~valid, LAST).argsort(stable=True)
@@ -155,8 +161,8 @@ def sort_rows(
     sorted_images = None if images is None else images[order]
     sorted_own = None if own is None else own[order]
     starts = at[::size]
-    if snap and len(at):
-        starts = _at_class_starts(starts, ordered, sorted_images, size // 4)
+    if cuts != "even" and len(at):
+        starts = _class_starts(starts, ordered, sorted_images, size, pure=cuts == "pure")
     sizes = torch.cat([starts, starts.new_tensor([len(at)])]).diff()
     facts = [role.sum()[None], (order == at).all()[None], starts]
     for ids in (ordered, sorted_images, sorted_own):
@@ -172,17 +178,23 @@ def sort_rows(
     )
 
 
-def _at_class_starts(starts: Tensor, labels: Tensor, images: Tensor | None, reach: int) -> Tensor:
-    """`starts` moved to the nearest change of class or image within `reach` rows."""
+def _class_starts(
+    even: Tensor, labels: Tensor, images: Tensor | None, size: int, *, pure: bool
+) -> Tensor:
+    """Where tiles start: at every change of class or image, or at those near the `even` starts."""
     at = torch.arange(len(labels), device=labels.device)
     new = torch.ones_like(at, dtype=torch.bool)
     new[1:] = labels.diff() != 0
     if images is not None:
         new[1:] |= images.diff() != 0
-    before = at.masked_fill(~new, 0).cummax(0).values[starts]
-    after = at.masked_fill(~new, len(at)).flip(0).cummin(0).values.flip(0)[starts]
-    nearest = torch.where(starts - before <= after - starts, before, after)
-    return torch.where((nearest - starts).abs() <= reach, nearest, starts)
+    first = at.masked_fill(~new, 0).cummax(0).values
+    if pure:
+        starts = ((at - first) % size == 0).nonzero()[:, 0]
+        return starts if len(starts) * SMALLEST <= len(at) else even
+    before = first[even]
+    after = at.masked_fill(~new, len(at)).flip(0).cummin(0).values.flip(0)[even]
+    nearest = torch.where(even - before <= after - even, before, after)
+    return torch.where((nearest - even).abs() <= size // 4, nearest, even)
 
 
 def _bounds(ids: Tensor | None, role: Tensor, sizes: Tensor) -> list[Tensor]:

@@ -53,6 +53,7 @@ def main() -> None:
         "methods": methods,
         "differences": differences(methods, arguments.methods[0]),
     }
+    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{arguments.set}.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results["differences"], indent=2))

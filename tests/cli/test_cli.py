@@ -86,7 +86,7 @@ def test_show_prints_the_recipe_and_applies_settings(cli):
         (["train", "pico"], "no data set is given"),
         (["train", "pico", "--data", "/nowhere/at/all"], "does not exist"),
         (["train", "--method", "pica", "--data", "x"], "did you mean 'pico'"),
-        (["eval", "/nowhere"], "holds no run"),
+        (["eval", "/nowhere"], "no trained model"),
         (["predict", "/nowhere", "x.jpg"], "no trained model"),
         (["report", "/nowhere"], "/nowhere"),
         (["export", "/nowhere"], "no trained model"),
@@ -103,6 +103,54 @@ def test_mistakes_end_with_one_message(cli, words, message, tmp_path, monkeypatc
     assert status == 2
     assert message in " ".join(err.split())
     assert "Traceback" not in err
+
+
+def test_show_refuses_what_train_would(cli):
+    status, _, err = cli("show", "pico_camvid", "train.step=3")
+    assert status == 2
+    assert "did you mean 'steps'" in err
+
+
+def test_the_held_out_images_stay_when_other_labels_are_drawn(cli, tmp_path):
+    from pixelcontrast.data import open_dataset
+
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i in range(10):
+        cv2.imwrite(str(tmp_path / f"images/{i}.png"), np.zeros((32, 32, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"masks/{i}.png"), np.eye(32, dtype=np.uint8))
+    before = open_dataset(tmp_path).splits["val"]
+    for seed in (0, 1):
+        assert cli("data", "split", tmp_path, "--count", 4, "--seed", seed)[0] == 0
+        splits = open_dataset(tmp_path).splits
+        assert splits["val"] == before
+        assert not set(before) & {*splits["labeled"], *splits["unlabeled"]}
+
+
+def test_a_folder_without_masks_is_explained(cli, tmp_path, tiny):
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"images/{i}.png"), np.zeros((32, 32, 3), np.uint8))
+    status, _, err = cli("train", "supervised", "--data", tmp_path, "--out", tmp_path / "run")
+    assert status == 2
+    assert "needs labelled images and there are none" in err
+
+
+def test_an_output_place_that_cannot_be_written_is_named(cli, trained, tmp_path):
+    (tmp_path / "file").touch()
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    for words in (
+        ["data", "make", tmp_path / "file" / "x", "--train", 1, "--val", 0, "--test", 0],
+        ["predict", trained, tmp_path / "a.png", "--out", tmp_path / "file" / "x"],
+        ["report", trained, "--out", tmp_path / "file" / "x.html"],
+    ):
+        status, _, err = cli(*words)
+        assert status == 2
+        assert str(tmp_path / "file") in err
+
+
+def test_version(cli):
+    assert cli("--version")[1].startswith("pixelcontrast 0.")
 
 
 def test_a_mistyped_verb_is_suggested(cli):

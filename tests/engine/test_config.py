@@ -2,6 +2,7 @@ import pytest
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.engine.config import dump_config, parse_config
+from pixelcontrast.engine.prepare import prepare, refuse_unknown
 from pixelcontrast.recipes import load_recipe, override, recipe_names
 
 MINIMAL = {"method": {"name": "pico"}}
@@ -9,10 +10,7 @@ MINIMAL = {"method": {"name": "pico"}}
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_parses(name):
-    tree = load_recipe(name)
-    if tree["view"]["crop"] == "auto":
-        tree["view"]["crop"] = [64, 64]
-    config = parse_config(tree)
+    config = refuse_unknown(load_recipe(name))
     assert config.name == name
     assert parse_config(dump_config(config)) == config
 
@@ -61,3 +59,20 @@ def test_labeled_may_be_a_count_a_fraction_or_a_split(value, kind):
 def test_a_method_must_be_named():
     with pytest.raises(ConfigError, match="no method is named"):
         parse_config({})
+
+
+@pytest.mark.parametrize("section", ["method", "optim"])
+def test_a_warm_up_as_long_as_the_run_is_refused(tiny, section):
+    tiny["method"] = {"name": "pico"}
+    tiny[section]["warmup_steps"] = 6
+    with pytest.raises(ConfigError, match=rf"{section}\.warmup_steps = 6 leaves nothing"):
+        prepare(tiny)
+
+
+def test_automatic_warm_ups_are_shares_of_the_run_and_said(tiny):
+    tiny["method"] = {"name": "pico", "warmup_steps": "auto"}
+    tiny["optim"]["warmup_steps"] = "auto"
+    tiny["train"]["steps"] = 100
+    config, _, notes = prepare(tiny)
+    assert (config.method.warmup_steps, config.optim.warmup_steps) == (10, 2)
+    assert any("method.warmup_steps = 10" in note for note in notes)

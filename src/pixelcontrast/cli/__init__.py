@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from pixelcontrast import __version__
 from pixelcontrast.cli import data, doctor, evaluate, export, listing, predict, report, show, train
 from pixelcontrast.core.errors import PixelContrastError
 
@@ -18,6 +20,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pixelcontrast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train semantic segmentation networks by pixel contrast when labels are few."""
+
+
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
@@ -38,5 +57,13 @@ def main() -> None:
             f"error: {error}", style="red", highlight=False, markup=False
         )
         sys.exit(error.exit_code)
+    except OSError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error.strerror or error}\n  where: {error.filename or 'unknown'}",
+            style="red",
+            highlight=False,
+            markup=False,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -45,10 +45,15 @@ def info(root: Root, name: Name = "auto") -> None:
     from pixelcontrast.data import check_dataset, open_dataset
 
     dataset = open_dataset(root, name)
-    stats = check_dataset(dataset).stats
+    report = check_dataset(dataset)
+    stats = report.stats
     typer.echo(f"{dataset.info.name} at {dataset.root.absolute()}")
     sizes = ", ".join(f"{n} of {h} x {w}" for h, w, n in stats.sizes[:5])
     typer.echo(f"images: {stats.images} ({stats.labeled} with mask): {sizes}")
+    if len(stats.sizes) > 5:
+        typer.echo(f"        and {len(stats.sizes) - 5} more sizes")
+    if report.errors:
+        typer.echo(f"note: {len(report.errors)} errors; see 'pixelcontrast data check {root}'")
     typer.echo("splits: " + ", ".join(f"{name} {count}" for name, count in stats.splits.items()))
     width = max((len(c.name) for c in stats.classes), default=5)
     typer.echo(f"classes, counted on {stats.counted}; {stats.ignored_share:.1%} ignored:")
@@ -76,6 +81,12 @@ def split(
     chosen = make_split(dataset, count_classes(dataset), fraction=fraction, count=count, seed=seed)
     rest = complement(dataset, chosen)
     folder = out or dataset.root / "splits"
+    # The held-out images must stay the same when other lists appear, or change.
+    held_out = {name: dataset.splits[name] for name in ("val", "test") if name in dataset.splits}
+    for split_name, ids in held_out.items():
+        if not (folder / f"{split_name}.txt").exists():
+            write_split(folder / f"{split_name}.txt", ids)
+            typer.echo(f"{split_name}: {len(ids)} images, kept apart  {folder}/{split_name}.txt")
     for one in (chosen, rest):
         write_split(folder / f"{one.name}.txt", one.ids)
         typer.echo(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.engine.folder import RunFolder, model_file
 
 
 def evaluate(
@@ -28,14 +29,15 @@ def evaluate(
     except ValueError as error:
         raise ConfigError(f"cannot read --scales {scales!r}", fix="write 0.5,1,1.5") from error
 
+    folder = RunFolder(run)
+    crop = folder.read_config()["view"]["crop"] if slide else None
+    model_file(run)
+
     import json
 
-    from pixelcontrast.engine.folder import RunFolder
     from pixelcontrast.engine.scoring import score_run
     from pixelcontrast.evaluation import InferenceConfig
 
-    folder = RunFolder(run)
-    crop = folder.read_config()["view"]["crop"] if slide else None
     protocol = InferenceConfig(
         mode="slide" if slide else "whole",
         crop=tuple(crop) if crop else None,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.core.errors import ConfigError, unknown_name
+from pixelcontrast.engine.folder import FORMATS, model_file
 
 
 def export(
@@ -24,7 +25,12 @@ def export(
     if not (height.isdigit() and width.isdigit()):
         raise ConfigError(f"cannot read --size {size!r}", fix="write 360x480")
 
+    if form not in FORMATS:
+        raise unknown_name("format", form, FORMATS)
+    model_file(run)
+
     from pixelcontrast.engine.export import export as write
 
-    written = write(run, form, out, size=(int(height), int(width)), dynamic=dynamic)  # type: ignore[arg-type]
-    typer.echo(str(written))
+    written = write(run, form, out, size=(int(height), int(width)), dynamic=dynamic)
+    checked = "" if form == "safetensors" else " (run again and compared with the network)"
+    typer.echo(f"{written}{checked}")

@@ -12,16 +12,21 @@ _TOPICS = ("methods", "models", "recipes", "datasets")
 
 
 def list_names(
-    topic: Annotated[str, typer.Argument(help="methods, models, recipes or datasets.")],
+    topic: Annotated[
+        str | None, typer.Argument(help="methods, models, recipes or datasets; all if left out.")
+    ] = None,
 ) -> None:
     """List what can be named in a recipe."""
-    if topic not in _TOPICS:
+    if topic is not None and topic not in _TOPICS:
         raise unknown_name("list", topic, _TOPICS)
     rows = {"methods": _methods, "models": _models, "recipes": _recipes, "datasets": _datasets}
-    lines = rows[topic]()
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        typer.echo(f"{name:<{width}}  {text}")
+    for heading in _TOPICS if topic is None else (topic,):
+        if topic is None:
+            typer.echo(f"{heading}:")
+        lines = rows[heading]()
+        width = max(len(name) for name, _ in lines)
+        for name, text in lines:
+            typer.echo(f"{name:<{width}}  {text}")
 
 
 def _methods() -> list[tuple[str, str]]:

@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
-from pixelcontrast.core.errors import DataError
+from pixelcontrast.core.errors import DataError, unknown_name
+from pixelcontrast.engine.folder import model_file
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or a model.safetensors.")],
     images: Annotated[list[Path], typer.Argument(help="Images or folders, of any sizes.")],
-    out: Annotated[Path, typer.Option(help="Where the masks go.")] = Path("masks"),
+    out: Annotated[Path, typer.Option(help="Where the masks go.")] = Path("predictions"),
     kinds: Annotated[
         str, typer.Option(help="Which pictures to write.")
     ] = "ids,colour,overlay,confidence",
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Segment images: class ids, colours, overlays and confidence as PNG files."""
+    model_file(run)
+
     from typing import get_args
 
-    from pixelcontrast.core.errors import unknown_name
     from pixelcontrast.engine.predict import Kind, load, predict_files
 
     wanted = kinds.split(",")

@@ -16,5 +16,12 @@ def show(
     """Print a recipe, with its comments or with settings applied."""
     from pixelcontrast.recipes import dump, load_recipe, override, recipe_text
 
-    text = recipe_text(recipe)
-    typer.echo(dump(override(load_recipe(recipe), overrides)) if overrides else text, nl=False)
+    if not overrides:
+        typer.echo(recipe_text(recipe), nl=False)
+        return
+    tree = override(load_recipe(recipe), overrides)
+
+    from pixelcontrast.engine.prepare import refuse_unknown
+
+    refuse_unknown(tree)
+    typer.echo(dump(tree), nl=False)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.engine.folder import RunFolder, first_process
+from pixelcontrast.recipes import load_recipe, override, run_name
 
 
 def train(
@@ -46,6 +48,12 @@ def train(
     if seed is not None:
         overrides.append(f"seed={seed}")
 
+    # What can be refused without torch is refused at once.
+    tree = override(load_recipe(names[0]), overrides)
+    folder = RunFolder(out or Path("runs") / run_name(tree))
+    if not (resume or force) and first_process():
+        folder.refuse_existing()
+
     from pixelcontrast.engine.train import train as run
 
-    run(names[0], overrides, out=out, resume=resume, force=force)
+    run(names[0], overrides, out=folder.root, resume=resume, force=force)

@@ -22,7 +22,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         PixelContrastError: the folder cannot be written or the disk is full; the old file stays.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -177,7 +177,7 @@ class Validation(Callback):
         folder: where checkpoints go.
         journal: where scores go.
         score: computes the scores of every predictor of the method, on all processes.
-        save_model: writes the preferred network alone.
+        save_model: writes one network alone, by its name among the predictors.
         validate_every: steps between scores; the last step is always scored.
         checkpoint_every: steps between checkpoints to resume from.
     """
@@ -187,7 +187,7 @@ class Validation(Callback):
         folder: RunFolder,
         journal: Journal,
         score: Callable[[Method], Scores],
-        save_model: Callable[[Method], None],
+        save_model: Callable[[Method, str | None], None],
         *,
         validate_every: int,
         checkpoint_every: int,
@@ -241,8 +241,7 @@ class Validation(Callback):
             values[f"miou{suffix}"] = result.miou or 0.0
             values[f"pixel_accuracy{suffix}"] = result.pixel_accuracy or 0.0
         self.journal.write("val", step, values)
-        which, preferred = list(scores.items())[-1]
-        miou = preferred.miou or 0.0
+        which, miou = max(((n, s.miou or 0.0) for n, s in scores.items()), key=lambda pair: pair[1])
         if not self.best or miou > (self.best["miou"] or -1.0):
             self._keep(trainer, method, {"step": step, "miou": miou, "which": which})
 
@@ -250,7 +249,7 @@ class Validation(Callback):
         self.best = best
         self._save(trainer, self.folder.best)
         if trainer.is_global_zero:
-            self.save_model(method)
+            self.save_model(method, best["which"])
             self.folder.update_record(best=best)
 
     @staticmethod

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
-from pixelcontrast.core.errors import ConfigError, TrainingError
+from pixelcontrast.core.errors import ConfigError, TrainingError, unknown_name
 from pixelcontrast.core.files import atomic_path
-from pixelcontrast.engine.predict import model_file
+from pixelcontrast.engine.folder import FORMATS, model_file
 from pixelcontrast.models import load_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Format = Literal["safetensors", "pt2", "onnx"]
-FORMATS: tuple[Format, ...] = ("safetensors", "pt2", "onnx")
 
 _TOLERANCE = 1e-3
 
 
 def export(
     source: str | Path,
-    form: Format = "safetensors",
+    form: str = "safetensors",
     out: str | Path | None = None,
     *,
     size: tuple[int, int] = (512, 512),
@@ -48,7 +45,7 @@ def export(
         TrainingError: the written program does not reproduce the network.
     """
     if form not in FORMATS:
-        raise ConfigError(f"unknown format {form!r}", fix="one of " + ", ".join(FORMATS))
+        raise unknown_name("format", form, FORMATS)
     model = model_file(source)
     target = Path(out) if out else model.with_suffix(f".{form}")
     if form == "safetensors":
@@ -97,9 +94,11 @@ def _write_onnx(
     except ImportError as error:
         raise ConfigError(
             f"ONNX export needs the package {error.name}",
-            fix="pip install 'pixelcontrast[export]'",
+            fix=f"pip install {error.name}, or install pixelcontrast with its extra [export]",
         ) from error
-    torch.onnx.export(program, (example,), str(path), dynamo=True, external_data=False)
+    torch.onnx.export(
+        program, (example,), str(path), dynamo=True, external_data=False, verbose=False
+    )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return torch.from_numpy(session.run(None, {name: example.numpy()})[0])

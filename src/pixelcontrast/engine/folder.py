@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from pixelcontrast.core.errors import CheckpointError, ConfigError, PixelContrastError
 from pixelcontrast.core.files import write_json, write_text
 from pixelcontrast.recipes import dump, parse_yaml
+
+FORMATS = ("safetensors", "pt2", "onnx")
+"""What a trained network can be exported as."""
 
 
 class RunFolder:
@@ -65,13 +69,9 @@ class RunFolder:
             ConfigError: a run lies there already and `force` is off.
             PixelContrastError: the folder cannot be made or written.
         """
-        if self.config.exists() or self.record.exists():
-            if not force:
-                raise ConfigError(
-                    "this folder already holds a run",
-                    where=self.root,
-                    fix="continue with --resume, replace it with --force, or choose --out FOLDER",
-                )
+        if not force:
+            self.refuse_existing()
+        elif self._holds_run():
             shutil.rmtree(self.root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -84,6 +84,22 @@ class RunFolder:
                 where=self.root.absolute(),
                 fix="choose another one with --out FOLDER",
             ) from error
+
+    def refuse_existing(self) -> None:
+        """Make sure that no run lies in the folder.
+
+        Raises:
+            ConfigError: one does.
+        """
+        if self._holds_run():
+            raise ConfigError(
+                "this folder already holds a run",
+                where=self.root,
+                fix="continue with --resume, replace it with --force, or choose --out FOLDER",
+            )
+
+    def _holds_run(self) -> bool:
+        return self.config.exists() or self.record.exists()
 
     def write_config(self, tree: dict[str, Any]) -> None:
         """Store the resolved configuration."""
@@ -116,6 +132,32 @@ class RunFolder:
         write_json(self.record, {**self.read_record(), **values})
 
 
+def model_file(path: str | Path) -> Path:
+    """The model file that a run folder or a path stands for.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    given = Path(path).expanduser()
+    found = given / "model.safetensors" if given.is_dir() else given
+    if not found.is_file():
+        raise CheckpointError(
+            "there is no trained model",
+            where=found.absolute(),
+            fix="give the folder of a run that was validated at least once, or a .safetensors file",
+        )
+    return found
+
+
 def now() -> str:
     """The time in UTC, as ISO text."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def first_process() -> bool:
+    """Whether this process was launched as the first one, known before a process group exists.
+
+    Launchers (torchrun, SLURM, Lightning's own) tell their processes by these variables.
+    """
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in names)

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from pixelcontrast.core.errors import CheckpointError, DataError, PixelContrastError
+from pixelcontrast.core.errors import DataError, PixelContrastError
 from pixelcontrast.data import IMAGE_SUFFIXES, read_image, write_bytes, write_mask
+from pixelcontrast.engine.folder import model_file
 from pixelcontrast.evaluation import InferenceConfig, predict_labels
 from pixelcontrast.models import Segmentor, load_model
 
@@ -129,23 +130,6 @@ def load(
     """
     segmentor, metadata = load_model(model_file(path))
     return Predictor(segmentor, metadata, device=device, inference=inference)
-
-
-def model_file(path: str | Path) -> Path:
-    """The model file that a run folder or a path stands for.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    given = Path(path).expanduser()
-    found = given / "model.safetensors" if given.is_dir() else given
-    if not found.is_file():
-        raise CheckpointError(
-            "there is no trained model",
-            where=found.absolute(),
-            fix="give the folder of a run that was validated at least once, or a .safetensors file",
-        )
-    return found
 
 
 def find_images(paths: Iterable[str | Path]) -> list[tuple[Path, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
 from pixelcontrast.data import problem_lines
-from pixelcontrast.engine.config import RunConfig, parse_config
+from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
 from pixelcontrast.methods import method_class
@@ -43,12 +43,6 @@ def assemble(
     for key, value in _flat(sections):
         set_value(tree, key, value)
     return override(tree, overrides)
-
-
-def run_name(tree: Mapping[str, Any]) -> str:
-    """Name of the run's folder: the recipe, and the seed where it is not 0."""
-    seed = tree.get("seed") or 0
-    return str(tree.get("name", "run")) + (f"-seed{seed}" if seed else "")
 
 
 def stored_tree(
@@ -97,18 +91,55 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
         ConfigError: unknown keys or unfit values.
         DataError: data that cannot be used.
     """
-    draft = copy.deepcopy(tree)
-    if (draft.get("view") or {}).get("crop") == "auto":
-        del draft["view"]["crop"]
-    if _value_at(draft, "method.segmentation.class_weights") == "median_frequency":
-        del draft["method"]["segmentation"]["class_weights"]
-    sources = gather_sources(parse_config(draft).data)
-    notes = resolve_auto(tree, sources)
+    sources = gather_sources(refuse_unknown(tree).data)
+    notes = resolve_auto_steps(tree) + resolve_auto(tree, sources)
     if sources.report is not None:
         notes += problem_lines(sources.report.warnings)
     if not sources.val:
         notes.append("no validation image has a mask: networks are not scored during training")
-    return parse_config(tree), sources, notes
+    config = parse_config(tree)
+    _refuse_endless_warmup(config)
+    return config, sources, notes
+
+
+def refuse_unknown(tree: Mapping[str, Any]) -> RunConfig:
+    """The configuration with defaults in place of what only the data can tell.
+
+    Raises:
+        ConfigError: unknown keys or unfit values.
+    """
+    draft = copy.deepcopy(dict(tree))
+    resolve_auto_steps(draft)
+    if (draft.get("view") or {}).get("crop") == "auto":
+        del draft["view"]["crop"]
+    if _value_at(draft, "method.segmentation.class_weights") == "median_frequency":
+        del draft["method"]["segmentation"]["class_weights"]
+    return parse_config(draft)
+
+
+def resolve_auto_steps(tree: dict[str, Any]) -> list[str]:
+    """Replace `auto` warm-ups by a share of the run: 1/10 before contrast, 1/50 of the rate."""
+    steps = int((tree.get("train") or {}).get("steps", TrainConfig().steps))
+    notes = []
+    for section, share in (("method", 10), ("optim", 50)):
+        values = tree.get(section) or {}
+        if values.get("warmup_steps") == "auto":
+            values["warmup_steps"] = steps // share
+            notes.append(f"{section}.warmup_steps = {steps // share}: 1/{share} of train.steps")
+    return notes
+
+
+def _refuse_endless_warmup(config: RunConfig) -> None:
+    """A warm-up as long as the run would make the method another one, silently."""
+    for section in ("method", "optim"):
+        warmup = getattr(getattr(config, section), "warmup_steps", 0)
+        if warmup >= config.train.steps:
+            raise ConfigError(
+                f"{section}.warmup_steps = {warmup} leaves nothing of {config.train.steps} steps",
+                where=f"{section}.warmup_steps",
+                fix=f"set {section}.warmup_steps={config.train.steps // 10}, "
+                f"or train.steps above {warmup}",
+            )
 
 
 def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = False) -> Method:

@@ -109,7 +109,7 @@ def gather_sources(config: DataConfig) -> Sources:
         report.raise_on_errors(dataset.root)
     train = dataset.select(config.train)
     val = dataset.select(config.val) if dataset.splits.get(config.val) else ()
-    chosen = set(dataset.splits["labeled"])
+    chosen = set(dataset.splits.get("labeled", ()))
     listed = dataset.select("unlabeled") if dataset.splits.get("unlabeled") else ()
     rest = {s.id: s for s in (*train, *listed) if s.id not in chosen}
     return Sources(
@@ -127,6 +127,8 @@ def _with_labels(dataset: SegDataset, config: DataConfig) -> SegDataset:
     if isinstance(wanted, str):
         return dataset.with_splits({"labeled": [s.id for s in dataset.select(wanted)]})
     if wanted is None and "labeled" in dataset.splits:
+        return dataset
+    if wanted is None and not any(s.mask for s in dataset.select(config.train)):
         return dataset
     if wanted is None:
         masked = [s.id for s in dataset.select(config.train) if s.mask is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shlex
 import sys
@@ -25,13 +24,14 @@ from pixelcontrast.engine.callbacks import Journal, ProgressBar, StopSignals, Va
 from pixelcontrast.engine.config import RunConfig, dump_config
 from pixelcontrast.engine.devices import precision, quiet_lightning, trainer_options, use_gpu
 from pixelcontrast.engine.environment import git_state, hardware, versions
-from pixelcontrast.engine.folder import RunFolder, now
-from pixelcontrast.engine.prepare import assemble, build_method, prepare, run_name, stored_tree
+from pixelcontrast.engine.folder import RunFolder, first_process, now
+from pixelcontrast.engine.prepare import assemble, build_method, prepare, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
 from pixelcontrast.engine.streams import StreamData
 from pixelcontrast.evaluation import SegScores, evaluate
 from pixelcontrast.models import Segmentor, save_model
+from pixelcontrast.recipes import run_name
 from pixelcontrast.report import write_report
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def train(
     config, sources, notes = prepare(tree)
     torch.manual_seed(seed_for(config.seed, "weights"))
     method = build_method(config, sources, weights_follow=resume)
-    if _first_process():
+    if first_process():
         if not resume:
             folder.create(force=force)
             folder.write_config(dump_config(config))
@@ -101,7 +101,7 @@ def _fit(
         folder,
         journal,
         lambda running: score_predictors(running, config, sources),
-        lambda running: save_predictor(running, config, sources, folder.model),
+        lambda running, which: save_predictor(running, which, config, sources, folder.model),
         validate_every=config.train.validate_every,
         checkpoint_every=config.train.checkpoint_every,
     )
@@ -143,6 +143,13 @@ def _fit(
             fix="continue with the same command and --resume",
         )
     if sources.val:
+        best = folder.read_record()["best"]
+        weights = "averaged" if best["which"] == "ema" else "trained"
+        console.print(
+            f"scoring the best network, the {weights} weights of step {best['step']}, "
+            f"on {len(sources.val)} images",
+            highlight=False,
+        )
         outcome = score_run(folder, data=sources.dataset.root)
         console.print(outcome.scores.table(sources.dataset.info.classes), highlight=False)
     console.print(f"report: {write_report([folder.root], folder.report)}")
@@ -176,9 +183,11 @@ def score_predictors(method: Method, config: RunConfig, sources: Sources) -> dic
     return scores
 
 
-def save_predictor(method: Method, config: RunConfig, sources: Sources, path: Path) -> None:
-    """Write the preferred network with all that is needed to use it."""
-    network = method.predictor()
+def save_predictor(
+    method: Method, which: str | None, config: RunConfig, sources: Sources, path: Path
+) -> None:
+    """Write one network of the method, or its preferred one, with all that is needed to use it."""
+    network = method.predictors()[which] if which else method.predictor()
     assert isinstance(network, Segmentor)  # every method so far trains one
     description = sources.describe()
     kept = {key: description[key] for key in ("classes", "palette", "ignore_index", "splits")}
@@ -257,7 +266,7 @@ def _failure_in_record(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if _first_process():
+        if first_process():
             folder.update_record(status="failed", finished=now())
         if isinstance(error, torch.OutOfMemoryError):
             raise TrainingError(
@@ -267,9 +276,3 @@ def _failure_in_record(folder: RunFolder) -> Iterator[None]:
                 "train.precision=bf16",
             ) from error
         raise
-
-
-def _first_process() -> bool:
-    """Whether this process writes files; asked before the process group exists, too."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return rank() == 0 and all(os.environ.get(name, "0") == "0" for name in names)

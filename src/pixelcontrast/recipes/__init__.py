@@ -120,3 +120,9 @@ def dump(tree: Mapping[str, Any]) -> str:
     """The YAML text of a nested dictionary, in its own order."""
     text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=100)
     return text
+
+
+def run_name(tree: Mapping[str, Any]) -> str:
+    """Name of the run's folder: the recipe, and the seed where it is not 0."""
+    seed = tree.get("seed") or 0
+    return str(tree.get("name", "run")) + (f"-seed{seed}" if seed else "")

@@ -284,5 +284,6 @@ def test_memory_is_linear(monkeypatch):
         loss = pixel_info_nce(a.requires_grad_(), y, backend="stream")
         loss.backward()
     tile = streaming.tile_size(3000, a.device)
-    assert largest <= max(tile**2, a.numel())
+    # tiles that end with a class may grow by half
+    assert largest <= max((1.5 * tile) ** 2, a.numel()) < 3000**2 / 10
     assert math.isfinite(loss.item())

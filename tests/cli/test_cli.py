@@ -193,6 +193,22 @@ def test_eval_scores_a_split(cli, trained):
     assert "mean" in cli("eval", trained, "--slide")[1]
 
 
+def test_eval_and_predict_follow_the_runs_own_protocol(cli, tiny, tmp_path):
+    import pixelcontrast as pc
+
+    tiny["method"] = {"name": "supervised"}
+    tiny["train"]["steps"] = 1
+    tiny["eval"] = {"inference": {"scales": [0.5], "flip": True}}
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(tiny))
+    assert cli("train", recipe, "--out", out)[0] == 0
+    assert cli("eval", out)[0] == 0
+    stored = json.loads((out / "evaluation" / "val" / "scores.json").read_text())
+    assert (stored["protocol"]["scales"], stored["protocol"]["flip"]) == ([0.5], True)
+    assert pc.load(out).inference.scales == (0.5,)
+    assert pc.load(out).inference.flip
+
+
 def test_predict_takes_a_folder_of_different_sizes(cli, trained, tmp_path):
     source = tmp_path / "in"
     (source / "deep").mkdir(parents=True)

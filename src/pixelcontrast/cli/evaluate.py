@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,9 @@ def evaluate(
         str | None, typer.Option(help="Split to score [the validation split].")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Another data set folder.")] = None,
-    scales: Annotated[str, typer.Option(help="Image sizes, as factors: 0.5,1,1.5.")] = "1",
+    scales: Annotated[
+        str | None, typer.Option(help="Image sizes, as factors: 0.5,1,1.5 [as in training].")
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored image.")] = False,
     slide: Annotated[bool, typer.Option("--slide", help="Slide the training crop.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
@@ -25,7 +28,7 @@ def evaluate(
 ) -> None:
     """Score the best network of a run on a split."""
     try:
-        factors = tuple(float(part) for part in scales.split(","))
+        factors = tuple(float(part) for part in scales.split(",")) if scales else None
     except ValueError as error:
         raise ConfigError(f"cannot read --scales {scales!r}", fix="write 0.5,1,1.5") from error
 
@@ -35,15 +38,16 @@ def evaluate(
 
     import json
 
+    from pixelcontrast.engine.config import parse_config
     from pixelcontrast.engine.scoring import score_run
-    from pixelcontrast.evaluation import InferenceConfig
 
-    protocol = InferenceConfig(
-        mode="slide" if slide else "whole",
-        crop=tuple(crop) if crop else None,
-        scales=factors,
-        flip=flip,
-    )
+    protocol = parse_config(folder.read_config()).eval.inference
+    if factors:
+        protocol = replace(protocol, scales=factors)
+    if flip:
+        protocol = replace(protocol, flip=True)
+    if crop:
+        protocol = replace(protocol, mode="slide", crop=tuple(crop))
     outcome = score_run(folder, split=split, data=data, inference=protocol, device=device)
     names = folder.read_record()["dataset"]["classes"]
     if as_json:

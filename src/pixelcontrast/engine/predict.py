@@ -13,6 +13,7 @@ import torch
 
 from pixelcontrast.core.errors import DataError, PixelContrastError
 from pixelcontrast.data import IMAGE_SUFFIXES, read_image, write_bytes, write_mask
+from pixelcontrast.engine.config import parse_section
 from pixelcontrast.engine.folder import model_file
 from pixelcontrast.evaluation import InferenceConfig, predict_labels
 from pixelcontrast.models import Segmentor, load_model
@@ -78,7 +79,7 @@ class Predictor:
         segmentor: the network.
         metadata: what its model file says about it.
         device: where it runs; None: a GPU if there is one.
-        inference: None for one pass over the whole picture.
+        inference: None: as the network was scored in training, which its model file tells.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Predictor:
         self.metadata = metadata
         self.names = tuple(metadata["classes"])
         self.palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
-        self.inference = inference or InferenceConfig(align_corners=segmentor.align_corners)
+        self.inference = inference or parse_section(
+            InferenceConfig, metadata.get("inference", {}), "inference"
+        )
 
     def __call__(self, image: str | Path | NDArray[np.uint8]) -> Prediction:
         """Segment one picture.

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +191,9 @@ def save_predictor(
     assert isinstance(network, Segmentor)  # every method so far trains one
     description = sources.describe()
     kept = {key: description[key] for key in ("classes", "palette", "ignore_index", "splits")}
-    save_model(network, path, {**kept, "run": config.name, "method": config.method_name})
+    protocol = replace(config.eval.inference, align_corners=config.model.align_corners)
+    kept |= {"run": config.name, "method": config.method_name, "inference": asdict(protocol)}
+    save_model(network, path, kept)
 
 
 def check_checkpoint(path: Path) -> None:

@@ -139,6 +139,9 @@ def test_compiles_without_graph_breaks():
     assert len(out.auxiliary) == 1
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.15", reason="older torch.export ties itself to the parity of the size"
+)
 def test_exports_for_every_batch_and_size():
     module = build("resnet10t", "deeplabv3plus", decoder_channels=16).deploy()
     dynamic = torch.export.Dim.DYNAMIC

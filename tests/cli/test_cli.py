@@ -284,6 +284,17 @@ def test_a_damaged_checkpoint_cannot_be_resumed(cli, trained, tmp_path):
     status, _, err = cli("train", config, "--out", tmp_path / "run", "--resume")
     assert status == 2
     assert "last.ckpt" in "".join(err.split())
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_refused_device_leaves_no_folder_behind(cli, tiny, tmp_path):
+    tiny["method"] = {"name": "supervised"}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tiny))
+    status, _, err = cli("train", recipe, "train.devices=3", "--out", tmp_path / "run")
+    assert status == 2
+    assert "multiple of 3" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_classes_are_refused(cli, trained, tmp_path):

@@ -73,7 +73,10 @@ def train(
     folder = RunFolder(out or Path("runs") / run_name(tree))
     if resume:
         tree = stored_tree(folder, tree, overrides, sections)
+        check_checkpoint(folder.last)
     config, sources, notes = prepare(tree)
+    # All that can be refused is refused before the folder is claimed.
+    options = trainer_options(config.train, config.optim, folder.root)
     torch.manual_seed(seed_for(config.seed, "weights"))
     method = build_method(config, sources, weights_follow=resume)
     if first_process():
@@ -82,7 +85,7 @@ def train(
             folder.write_config(dump_config(config))
         folder.update_record(**_record(config, sources, method, notes))
         _announce(console, config, sources, method, notes, folder)
-    _fit(config, sources, method, folder, console, resume=resume)
+    _fit(config, sources, method, folder, console, options, resume=resume)
     return folder
 
 
@@ -92,6 +95,7 @@ def _fit(
     method: Method,
     folder: RunFolder,
     console: Console,
+    options: dict[str, Any],
     *,
     resume: bool,
 ) -> None:
@@ -110,15 +114,13 @@ def _fit(
         # In this order a stop is noticed, then the step is logged, then everything is saved.
         callbacks=[signals, journal, validation, ProgressBar(journal, console, config.train.steps)],
         max_steps=config.train.steps,
-        **trainer_options(config.train, config.optim, folder.root),
+        **options,
     )
     keep_out_of_ddp(method)
     if config.train.channels_last:
         method.segmentor.to(memory_format=torch.channels_last)
     if config.train.compile:
         method.segmentor.compile()
-    if resume:
-        check_checkpoint(folder.last)
     before = folder.read_record().get("seconds", 0.0)
     started = time.perf_counter()
     with _failure_in_record(folder):

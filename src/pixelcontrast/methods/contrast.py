@@ -1,0 +1,89 @@
+"""What every contrastive term shares, so that one term can join any method.
+
+A contrast term looks at the pixels of one step, labelled and pseudo-labelled alike, and answers
+with weighted losses. The method decides which images, labels and networks it sees; the term
+decides which pixels are anchors, positives and negatives, and what is remembered.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pixelcontrast.core.types import LossReport, SegOutput
+
+if TYPE_CHECKING:
+    from pixelcontrast.methods.base import Task
+    from pixelcontrast.models import EmbeddingConfig
+
+CONTRASTS: dict[str, str] = {}
+"""`module:class` of every term by the name of its method."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastBatch:
+    """The images of one step as a contrast term sees them, the labelled ones first."""
+
+    student: SegOutput
+    """The trained network's output for all B images, with embeddings."""
+    labels: Tensor
+    """(B, H, W) class ids: ground truth, then hard pseudo-labels; the ignore index where there is
+    neither (padding included)."""
+    labelled: int
+    """How many of the B images carry ground truth."""
+    step: int
+    """Optimiser steps done."""
+    teacher: SegOutput | None = None
+    """The teacher's output for the same B images, with embeddings, without gradient; None where
+    the method has no teacher."""
+    confidence: Tensor | None = None
+    """(B, H, W) largest probability behind each pseudo-label, 1 for ground truth; None where all
+    labels are ground truth."""
+    index: Tensor | None = None
+    """(B,) number of each image in the training set, for memories with a slot an image."""
+
+
+class ContrastTerm(nn.Module, ABC):
+    """A contrastive loss with its memory.
+
+    Args:
+        config: an instance of `Config`.
+        task: the classes, the length and the seed of the run.
+        random: gives the generator for one purpose in this step (`Method.random`).
+        align_corners: how the network's scores are resized.
+    """
+
+    Config: ClassVar[type]
+    needs_teacher: ClassVar[bool] = False
+    """Whether `ContrastBatch.teacher` must be given."""
+
+    def __init__(
+        self,
+        config: Any,
+        task: Task,
+        random: Callable[[str], torch.Generator],
+        *,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.task = task
+        self.random = random
+        self.align_corners = align_corners
+
+    @classmethod
+    @abstractmethod
+    def embedding_head(cls, config: Any) -> EmbeddingConfig:
+        """The head whose embeddings the term compares."""
+
+    @abstractmethod
+    def forward(self, batch: ContrastBatch) -> LossReport:
+        """Weighted loss terms (attached to the graph even when there is nothing to compare)."""
+
+    def after_step(self) -> None:
+        """Called once per optimiser step: write to the memory what the forward pass kept."""

@@ -41,7 +41,8 @@ class LossReport:
     terms: Mapping[str, Tensor]
     """Weighted scalars attached to the graph; their sum is optimised."""
     stats: Mapping[str, Tensor | float]
-    """Detached scalars for the logs."""
+    """Detached values for the logs: scalars, or 1-D tensors of one value a class, NaN for a class
+    that has none in this step. They stay on their device until a line is logged."""
 
     @property
     def total(self) -> Tensor:

@@ -6,7 +6,8 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from lightning.pytorch import Trainer
+    from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
     from pixelcontrast.engine.folder import RunFolder
     from pixelcontrast.evaluation import SegScores
 
 Scores = Mapping[str, "SegScores"]
+Value: TypeAlias = float | list[float | None]
+"""What a line of the log holds under a name: a number, or one a class (None: not in this step)."""
 
 _STEPS_BETWEEN_AGREEMENTS = 10
 """Several processes stop at the same step; asking in each one would make the GPUs wait."""
@@ -78,6 +82,8 @@ class Journal(Callback):
 
     A value is written every `every` optimiser steps: the loss terms and statistics of that step,
     averaged over processes, the learning rate and the images per second since the last line.
+    Statistics with one value a class are lists in metrics.jsonl and one curve a class in
+    TensorBoard.
     """
 
     def __init__(self, folder: RunFolder, every: int, images_per_step: int) -> None:
@@ -90,12 +96,14 @@ class Journal(Callback):
         self._paused = 0.0
         self._started = time.perf_counter()
         self._board: SummaryWriter | None = None
+        self._classes: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Drop lines a killed run wrote after its last checkpoint, then open the event file."""
         self._clock, self._clock_step = time.perf_counter(), trainer.global_step
         if trainer.is_global_zero:
             self._truncate(trainer.global_step)
+            self._classes = self.folder.read_record().get("dataset", {}).get("classes", [])
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(
@@ -108,18 +116,16 @@ class Journal(Callback):
         if step == self._clock_step or step % self.every or pl_module.latest is None:
             return
         terms, stats = pl_module.latest.terms, pl_module.latest.stats
-        names = [*(f"loss/{n}" for n in terms), *(f"stat/{n}" for n in stats)]
         device = pl_module.device
-        values = torch.stack(
-            [torch.as_tensor(v, device=device).float() for v in (*terms.values(), *stats.values())]
-        )
-        numbers = (all_reduce_sum(values) / world_size()).tolist()
+        named: dict[str, Tensor | float] = {"loss": pl_module.latest.total.detach()}
+        named |= {f"loss/{n}": v for n, v in terms.items()}
+        named |= {f"stat/{n}": v for n, v in stats.items()}
+        values = _mean_over_processes(named, device)
         elapsed = time.perf_counter() - self._clock - self._paused
-        line: dict[str, float] = {
+        line: dict[str, Value] = {
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "images_per_second": (step - self._clock_step) * self.images_per_step / elapsed,
-            "loss": sum(numbers[: len(terms)]),
-            **dict(zip(names, numbers, strict=True)),
+            **values,
         }
         if device.type == "cuda":
             line["memory_gb"] = torch.cuda.max_memory_allocated(device) / 2**30
@@ -130,9 +136,9 @@ class Journal(Callback):
         """Leave time spent on something else than training out of the images per second."""
         self._paused += seconds
 
-    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+    def write(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Append one line and the same values to TensorBoard."""
-        self.last.update(values)
+        self.last.update({n: v for n, v in values.items() if not isinstance(v, list)})
         if self._board is None:
             return
         seconds = round(time.perf_counter() - self._started, 3)
@@ -147,7 +153,13 @@ class Journal(Callback):
                 fix="free disk space, then continue with --resume",
             ) from error
         for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            if not isinstance(value, list):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+                continue
+            own = self._classes if len(self._classes) == len(value) else range(len(value))
+            for part, number in zip(own, value, strict=True):
+                if number is not None:
+                    self._board.add_scalar(f"{kind}/{name}/{part}", number, step)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Close the event file."""
@@ -168,6 +180,28 @@ class Journal(Callback):
                 self._started = time.perf_counter() - line["seconds"]
         with atomic_path(self.folder.metrics) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _mean_over_processes(
+    named: Mapping[str, Tensor | float], device: torch.device
+) -> dict[str, Value]:
+    """Plain numbers of scalars and vectors, with one collective and one transfer for all of them.
+
+    A vector's entry is the mean over the processes that have one.
+    """
+    parts = [torch.as_tensor(value, device=device).detach().float() for value in named.values()]
+    flat = torch.cat([part.reshape(-1) for part in parts])
+    known = torch.cat([part.reshape(-1).isfinite() | (part.ndim == 0) for part in parts])
+    sums = all_reduce_sum(torch.stack([torch.where(known, flat, 0.0), known.float()]))
+    numbers = iter((sums[0] / sums[1]).tolist())
+    found: dict[str, Value] = {}
+    for name, part in zip(named, parts, strict=True):
+        if part.ndim == 0:
+            found[name] = next(numbers)
+        else:
+            row = (next(numbers) for _ in range(part.numel()))
+            found[name] = [number if isfinite(number) else None for number in row]
+    return found
 
 
 class Validation(Callback):

@@ -112,6 +112,31 @@ def test_all_keys_sampled_equal_the_full_contrast(unit_rows):
         torch.testing.assert_close(loss, full, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+@pytest.mark.parametrize("chunk", [1, 2**25])
+def test_extra_similarities_are_further_samples(problem, monkeypatch, denominator, chunk):
+    monkeypatch.setattr(sampled, "CHUNK_BYTES", chunk)
+    a, k, positives, negatives, keep, use = problem
+    found = []
+    for split in (False, True):
+        leaf = a.clone().requires_grad_()
+        options = {"temperature": 0.2, "denominator": denominator}
+        samples, masks = [positives, negatives], [keep, use]
+        if split:  # the last sample of each kind, and one that plays no role
+            outside = torch.cat([positives[:, -1:], negatives[:, -1:], negatives[:, :1]], 1)
+            none = torch.zeros(len(a), 1, dtype=torch.bool)
+            options["extra_NE"] = torch.bmm(k[outside], leaf[:, :, None])[:, :, 0]
+            options["extra_positive_NE"] = torch.cat([keep[:, -1:], none, none], 1)
+            options["extra_negative_NE"] = torch.cat([none, use[:, -1:], none], 1)
+            samples, masks = ([t[:, :-1] for t in each] for each in (samples, masks))
+        loss = sampled_info_nce(
+            leaf, *samples, k, positive_mask_NP=masks[0], negative_mask_NM=masks[1], **options
+        )
+        loss.backward()
+        found.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
 def test_one_positive_is_cross_entropy_and_shared_negatives_broadcast(unit_rows):
     a, _ = unit_rows(9, 8, 2)
     k, _ = unit_rows(50, 8, 2, seed=1)

@@ -36,6 +36,9 @@ def sampled_info_nce(
     positive_mask_NP: Tensor | None = None,
     negative_mask_NM: Tensor | None = None,
     synthetic_NSD: Tensor | None = None,
+    extra_NE: Tensor | None = None,
+    extra_positive_NE: Tensor | None = None,
+    extra_negative_NE: Tensor | None = None,
     temperature: float = 0.1,
     base_temperature: float | None = None,
     denominator: Denominator = "negatives",
@@ -57,6 +60,10 @@ def sampled_info_nce(
         positive_mask_NP: (N, P) bool, False: no positive. Default: all.
         negative_mask_NM: (N, M) bool, False: no negative. Default: all.
         synthetic_NSD: (N, S, D) made-up hard negatives for the denominator; no gradient.
+        extra_NE: (N, E) finite inner products of the anchors with samples of any other kind, for
+            example each other; with gradient.
+        extra_positive_NE: (N, E) bool, True: a positive. Default: none.
+        extra_negative_NE: (N, E) bool, True: a negative. Default: none.
         temperature: divides the similarities; 0.1 in Wang et al. (ICCV 2021), 0.5 in U2PL.
         base_temperature: the loss is multiplied by temperature / base_temperature; None: by 1.
         denominator: "negatives" or "all", as in `pixel_info_nce`.
@@ -84,8 +91,19 @@ def sampled_info_nce(
             ("negative_mask_NM", negative_mask_NM, negatives),
         )
     ]
+    if extra_NE is None:
+        extra_NE = anchors_ND.new_zeros(count, 0)
+    no_role = torch.zeros_like(extra_NE, dtype=torch.bool)
+    masks += [
+        no_role if mask is None else _mask(name, mask, extra_NE, anchors_ND)
+        for name, mask in (
+            ("extra_positive_NE", extra_positive_NE),
+            ("extra_negative_NE", extra_negative_NE),
+        )
+    ]
     synthetic = None if synthetic_NSD is None else synthetic_NSD.detach()
     wide = max(_row_bytes(positives, negatives, synthetic, keys_KD, dim), 1)
+    wide += 4 * extra_NE.shape[1]
     step = max(CHUNK_BYTES // wide, 1)
     parts = []
     for start in range(0, count, step):
@@ -96,8 +114,8 @@ def sampled_info_nce(
                 form.terms,
                 anchors_ND[at],
                 *rows,
-                masks[0][at],
-                masks[1][at],
+                extra_NE[at],
+                *(mask[at] for mask in masks),
                 keys_KD,
                 use_reentrant=False,
                 preserve_rng_state=False,
@@ -105,7 +123,7 @@ def sampled_info_nce(
         )
     dtype = statistics_dtype(anchors_ND.dtype)
     loss = torch.cat(parts) if parts else anchors_ND.sum(1).to(dtype)
-    terms = AnchorTerms(loss, masks[0].sum(1))
+    terms = AnchorTerms(loss, masks[0].sum(1) + masks[2].sum(1))
     scale = 1.0 if base_temperature is None else temperature / base_temperature
     return reduce_terms(terms, weights_N, reduction) * scale
 
@@ -121,23 +139,31 @@ class _Form:
         positives: Tensor,
         negatives: Tensor,
         synthetic: Tensor | None,
+        extra: Tensor,
         positive: Tensor,
         negative: Tensor,
+        extra_positive: Tensor,
+        extra_negative: Tensor,
         keys: Tensor | None,
     ) -> Tensor:
         """(n,) loss of a chunk of anchors."""
         with torch.autocast(anchors.device.type, enabled=False):
             rows = anchors.to(statistics_dtype(anchors.dtype)) * self.inv_temperature
-            logits = [similarities(rows, positives, keys), similarities(rows, negatives, keys)]
-            roles = [positive, negative]
+            logits = [
+                similarities(rows, positives, keys),
+                similarities(rows, negatives, keys),
+                extra.to(rows.dtype) * self.inv_temperature,
+            ]
+            is_positive = [positive, torch.zeros_like(negative), extra_positive]
+            is_negative = [torch.zeros_like(positive), negative, extra_negative]
             if synthetic is not None:
                 logits.append(similarities(rows, synthetic, None))
-                roles.append(torch.ones_like(logits[-1], dtype=torch.bool))
-            no_role = [torch.zeros_like(role) for role in roles]
+                is_positive.append(torch.zeros_like(logits[-1], dtype=torch.bool))
+                is_negative.append(torch.ones_like(logits[-1], dtype=torch.bool))
             return row_terms(
                 torch.cat(logits, 1),
-                torch.cat([positive, *no_role[1:]], 1),
-                torch.cat([no_role[0], *roles[1:]], 1),
+                torch.cat(is_positive, 1),
+                torch.cat(is_negative, 1),
                 self.denominator,
             )
 

@@ -179,6 +179,7 @@ def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = 
         total_steps=config.train.steps,
         seed=config.seed,
         ema_decay=config.train.ema,
+        num_images=len(sources.labeled),
     )
     return cls(config.method, segmentor, task, config.optim)
 

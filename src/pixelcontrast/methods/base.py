@@ -40,6 +40,8 @@ class Task:
     seed: int = 0
     ema_decay: float | None = None
     """Decay of the averaged weights that are evaluated beside the trained ones; None: no EMA."""
+    num_images: int | None = None
+    """Labelled training images; None where that is not known."""
 
 
 class Method(LightningModule, ABC):

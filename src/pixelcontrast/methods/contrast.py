@@ -81,6 +81,10 @@ class ContrastTerm(nn.Module, ABC):
     def embedding_head(cls, config: Any) -> EmbeddingConfig:
         """The head whose embeddings the term compares."""
 
+    def needs_embedding(self, step: int) -> bool:
+        """Whether this step's forward pass needs embeddings; else a method may save their cost."""
+        return True
+
     @abstractmethod
     def forward(self, batch: ContrastBatch) -> LossReport:
         """Weighted loss terms (attached to the graph even when there is nothing to compare)."""

@@ -46,3 +46,23 @@ def test_groups_keep_their_own_rates_through_the_schedule(name):
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx(
         [0.1 * math.pow(0.9, 0.9), math.pow(0.9, 0.9)]
     )
+
+
+def test_prcls_rates_fall_per_group_to_a_floor():
+    """Rates at step 100 and 199 of 200: 1.714838e-3, and 1e-6 for the variance head."""
+    config = OptimConfig(lr=3.2e-3, nesterov=True, min_lr=1e-6)
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate, "weight_decay": 0.0}
+        for rate in (3.2e-3, 5e-5)
+    ]
+    optimizer = build_optimizer(groups, config)
+    assert all(group["nesterov"] for group in optimizer.param_groups)
+    schedule = build_schedule(optimizer, config, total_steps=200)
+    rates = []
+    for _ in range(201):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates[100][0] == pytest.approx(1.714838e-3, rel=1e-6)
+    assert rates[199][1] == pytest.approx(1e-6)
+    assert rates[200] == pytest.approx([1e-6, 1e-6])

@@ -25,7 +25,17 @@ def test_refuses_impossible_networks(values):
         ModelConfig(**values)
 
 
-@pytest.mark.parametrize("values", [{"dim": 0}, {"layers": 0}, {"layers": 4}, {"hidden": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dim": 0},
+        {"layers": 0},
+        {"layers": 4},
+        {"hidden": 0},
+        {"dropout": 1.0},
+        {"variance_lr": 0.0},
+    ],
+)
 def test_refuses_impossible_heads(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         EmbeddingConfig(**values)

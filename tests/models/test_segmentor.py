@@ -97,6 +97,33 @@ def test_parameter_groups_cover_everything_once():
     assert {id(p) for p in model.parameter_groups(0.1, 1e-4)[0]["params"]} == encoder
 
 
+def test_variance_head_reads_the_tap_of_the_embedding():
+    config = EmbeddingConfig(dim=4, tap="fusion", normalise=False, kernel=3, variance=True)
+    model = build(*SMALL, embedding=config).eval()
+    out = model(images(1, 33, 34), embed=True)
+    assert out.variance.shape == out.embedding.shape
+    assert model.variance_head.first.shape == (304, 304)
+    assert model(images(1, 33, 34)).variance is None
+    assert model.inference_copy().variance_head is None
+
+
+def test_variance_head_learns_at_its_own_rate():
+    config = EmbeddingConfig(dim=4, variance=True, variance_lr=1 / 64)
+    model = build(*SMALL, embedding=config)
+    groups = model.parameter_groups(3.2e-3, 5e-4, head_factor=2.0)
+    by_name = {group["name"]: group for group in groups}
+    assert by_name["variance_head"]["lr"] == pytest.approx(1e-4)
+    expected = {id(p) for p in model.variance_head.parameters()}
+    assert {id(p) for p in by_name["variance_head"]["params"]} == expected
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_idle_variance_head_gets_a_zero_gradient():
+    model = build(*SMALL, embedding=EmbeddingConfig(dim=4, variance=True))
+    model.idle_heads(model(images(2, 33, 34))).backward()
+    assert all(not p.grad.any() for p in model.variance_head.parameters())
+
+
 def test_inference_copy_is_independent():
     model = build(*SMALL, embedding=EmbeddingConfig())
     copied = model.inference_copy()

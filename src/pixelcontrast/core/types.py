@@ -27,11 +27,30 @@ class SegOutput:
     stages: tuple[Tensor, ...] = ()
     """Encoder stages, shallow to deep."""
     embedding: Tensor | None = None
-    """(B, D, h', w') unit length over D, on the grid of the tap it was computed from."""
+    """(B, D, h', w') on the grid of the tap it was computed from; unit length over D unless the
+    head is told not to normalise."""
     variance: Tensor | None = None
-    """(B, D, h', w') of probabilistic heads."""
+    """(B, D, h', w') variance of each component of `embedding`, of probabilistic heads."""
     auxiliary: tuple[Tensor, ...] = ()
     """(B, C, h'', w'') scores of auxiliary heads, in training only."""
+
+    def rows(self, start: int, stop: int) -> SegOutput:
+        """The output for the images `start` to `stop` - 1 of the batch."""
+        return self._map(lambda part: part[start:stop])
+
+    def detach(self) -> SegOutput:
+        """The output without its graph."""
+        return self._map(Tensor.detach)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> SegOutput:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif isinstance(value, tuple):
+                changed[field.name] = tuple(change(part) for part in value)
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,9 @@ class Batch:
     """(B, H, W) uint8 class ids with the ignore index; None where the stream has no labels."""
     strong: tuple[Tensor, ...] = ()
     """Strongly distorted copies of `image` (same geometry), each (B, 3, H, W) uint8."""
+    hidden_mask: Tensor | None = None
+    """(B, H, W) uint8 of an unlabelled stream: masks that exist but must not be learnt from, only
+    to measure pseudo-labels; the ignore index where there is none. None unless asked for."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch on another device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,8 @@ class OptimConfig:
     head_factor: float = 1.0
     """The decoder and all heads learn at `lr * head_factor`; many papers use 10."""
     momentum: float = 0.9
+    nesterov: bool = False
+    """SGD looks ahead (PRCL)."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 5e-4
     decay_norm: bool = True
@@ -29,6 +32,8 @@ class OptimConfig:
     """Exponent of the polynomial schedule (DeepLab: 0.9)."""
     warmup_steps: int = 0
     """Steps of linear growth from 0 to the full rate."""
+    min_lr: float = 0.0
+    """No group's rate falls below this after the growth (PRCL: 1e-6)."""
     clip_norm: float | None = None
     """Largest gradient norm; None does not clip."""
 
@@ -49,7 +54,9 @@ def learning_rate_factor(step: int, total: int, config: OptimConfig) -> float:
 def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser over parameter groups that carry their own `lr` and `weight_decay`."""
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov
+        )
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
@@ -57,4 +64,12 @@ def build_schedule(
     optimizer: torch.optim.Optimizer, config: OptimConfig, total_steps: int
 ) -> LambdaLR:
     """The schedule, to be stepped once per optimiser step."""
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))
+
+    def factor(lowest: float, step: int) -> float:
+        share = learning_rate_factor(step, total_steps, config)
+        return share if step < config.warmup_steps else max(share, lowest)
+
+    lowest = [
+        config.min_lr / group["lr"] if group["lr"] else 0.0 for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, [partial(factor, share) for share in lowest])

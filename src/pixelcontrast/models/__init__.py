@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pixelcontrast.models.heads import AuxiliaryHead as AuxiliaryHead
     from pixelcontrast.models.heads import Classifier as Classifier
     from pixelcontrast.models.heads import ProjectionHead as ProjectionHead
+    from pixelcontrast.models.heads import VarianceHead as VarianceHead
     from pixelcontrast.models.segmentor import DeployedSegmentor as DeployedSegmentor
     from pixelcontrast.models.segmentor import Segmentor as Segmentor
     from pixelcontrast.models.segmentor import build_segmentor as build_segmentor
@@ -31,7 +32,7 @@ _NAMES = {
     "config": ("EmbeddingConfig", "ModelConfig"),
     "decoders": ("DECODERS", "Decoded", "Decoder"),
     "encoder": ("Encoder",),
-    "heads": ("AuxiliaryHead", "Classifier", "ProjectionHead"),
+    "heads": ("AuxiliaryHead", "Classifier", "ProjectionHead", "VarianceHead"),
     "segmentor": ("DeployedSegmentor", "Segmentor", "build_segmentor", "upsample_logits"),
     "weights": ("load_model", "load_state", "load_weights", "save_model"),
 }

@@ -50,20 +50,31 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """The projection head that turns features into unit-length pixel embeddings."""
+    """The projection head that turns features into pixel embeddings."""
 
     dim: int = 256
     """Length D of an embedding (PiCo, U2PL, PRCL and label-contrastive pretraining all use 256)."""
     layers: int = 2
-    """1x1 convolutions; 1 is a linear head, 2 is PiCo's (2101.11939), 3 is that of
-    label-contrastive pretraining (2012.06985)."""
+    """Convolutions, the last one 1x1; 1 is a linear head, 2 is that of PiCo (2101.11939) and PRCL
+    (2210.14670), 3 that of U2PL (2203.03884) and label-contrastive pretraining (2012.06985)."""
     hidden: int | None = None
     """Width between the convolutions. None: the width of the tap, as in PiCo's code."""
     batch_norm: bool = True
     """Batch norm before each ReLU, as in PiCo's code."""
+    kernel: Literal[1, 3] = 1
+    """Size of the convolutions before the last one; 3 in U2PL and PRCL, with `hidden` 256."""
+    dropout: float = 0.0
+    """Channel dropout after each ReLU; 0.1 in U2PL's code."""
+    normalise: bool = True
+    """Bring embeddings to unit length. PRCL and U2PL keep the length and compare directions."""
     tap: str | None = None
     """Feature map the head reads: `features` (the classifier's input), `encoder` (the deepest
     stage) or a name the decoder offers in `tap_channels`. None: the decoder's `default_tap`."""
+    variance: bool = False
+    """A second head on the same tap gives every component of an embedding a variance (PRCL)."""
+    variance_lr: float = 1.0
+    """Learning rate of the variance head relative to that of the other heads; PRCL's 5e-5 beside
+    3.2e-3 is 1/64."""
 
     def __post_init__(self) -> None:
         if self.dim < 1 or (self.hidden is not None and self.hidden < 1):
@@ -74,4 +85,13 @@ class EmbeddingConfig:
         if self.layers not in (1, 2, 3):
             raise ConfigError(
                 "an embedding head has 1, 2 or 3 layers", where=f"embedding.layers={self.layers}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(
+                "dropout must lie in [0, 1)", where=f"embedding.dropout={self.dropout}"
+            )
+        if not self.variance_lr > 0:
+            raise ConfigError(
+                "a learning-rate factor must be positive",
+                where=f"embedding.variance_lr={self.variance_lr}",
             )

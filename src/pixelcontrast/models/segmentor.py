@@ -14,7 +14,7 @@ from pixelcontrast.core.types import SegOutput
 from pixelcontrast.models.blocks import resize, size_of
 from pixelcontrast.models.decoders import DECODERS
 from pixelcontrast.models.encoder import Encoder
-from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead
+from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead, VarianceHead
 
 if TYPE_CHECKING:
     from typing import Self
@@ -83,6 +83,8 @@ class Segmentor(nn.Module):
             else None
         )
         self.embedding_head: ProjectionHead | None = None
+        self.variance_head: VarianceHead | None = None
+        self.variance_lr = 1.0
         if embedding is not None:
             self.tap, width = self._find_tap(embedding.tap or self.decoder.default_tap)
             self.embedding_head = ProjectionHead(
@@ -91,7 +93,13 @@ class Segmentor(nn.Module):
                 layers=embedding.layers,
                 hidden=embedding.hidden,
                 batch_norm=embedding.batch_norm,
+                kernel=embedding.kernel,
+                dropout=embedding.dropout,
+                normalise=embedding.normalise,
             )
+            if embedding.variance:
+                self.variance_head = VarianceHead(width, embedding.dim, hidden=embedding.hidden)
+                self.variance_lr = embedding.variance_lr
         if config.freeze:
             self.encoder.requires_grad_(False)
         self.train()
@@ -111,7 +119,8 @@ class Segmentor(nn.Module):
 
         Args:
             image: (B, 3, H, W) RGB in 0..255.
-            embed: also compute the embedding. Without it the embedding head costs nothing.
+            embed: also compute the embedding, and its variance where there is a head for it.
+                Without it these heads cost nothing.
 
         Returns:
             Logits and features at the decoder's resolution, the encoder's stages, the embedding if
@@ -122,7 +131,7 @@ class Segmentor(nn.Module):
         """
         stages = self.encoder(self.normalise(image))
         decoded = self.decoder(stages)
-        embedding = None
+        embedding = variance = None
         if embed:
             if self.embedding_head is None:
                 raise ConfigError(
@@ -131,6 +140,8 @@ class Segmentor(nn.Module):
                 )
             taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
             embedding = self.embedding_head(taps[self.tap])
+            if self.variance_head is not None:
+                variance = self.variance_head(taps[self.tap])
         auxiliary: tuple[Tensor, ...] = ()
         if self.auxiliary_head is not None and self.training:
             auxiliary = (self.auxiliary_head(stages[-2]),)
@@ -139,6 +150,7 @@ class Segmentor(nn.Module):
             features=decoded.features,
             stages=stages,
             embedding=embedding,
+            variance=variance,
             auxiliary=auxiliary,
         )
 
@@ -158,7 +170,7 @@ class Segmentor(nn.Module):
         """
         idle: list[nn.Module | None] = []
         if output.embedding is None:
-            idle.append(self.embedding_head)
+            idle += [self.embedding_head, self.variance_head]
         if not output.auxiliary:
             idle.append(self.auxiliary_head)
         zero = output.logits.new_zeros((), dtype=torch.float32)
@@ -189,21 +201,25 @@ class Segmentor(nn.Module):
             lr: rate of the encoder.
             weight_decay: decay of all groups but those of norms and biases.
             head_factor: rate of decoder and heads relative to the encoder's (10 in PiCo's
-                PASCAL-Context and COCO-Stuff configurations).
+                PASCAL-Context and COCO-Stuff configurations). The variance head's is multiplied
+                by `EmbeddingConfig.variance_lr` as well.
             decay_norm_and_bias: whether vectors and scalars decay too, as in the SGD recipes of
                 the papers; AdamW recipes usually say no.
         """
+        rates = {"encoder": lr, "head": lr * head_factor}
+        rates["variance_head"] = rates["head"] * self.variance_lr
         groups: dict[str, dict[str, Any]] = {}
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
-            part = "encoder" if name.startswith("encoder.") else "head"
+            owner = name.partition(".")[0]
+            part = owner if owner in rates else "head"
             decays = decay_norm_and_bias or parameter.ndim > 1
             group = groups.setdefault(
                 part if decays else f"{part}_no_decay",
                 {
                     "params": [],
-                    "lr": lr * (1.0 if part == "encoder" else head_factor),
+                    "lr": rates[part],
                     "weight_decay": weight_decay if decays else 0.0,
                 },
             )
@@ -211,9 +227,9 @@ class Segmentor(nn.Module):
         return [{"name": name, **group} for name, group in groups.items()]
 
     def inference_copy(self) -> Segmentor:
-        """An independent copy in evaluation mode without embedding and auxiliary head."""
+        """An independent copy in evaluation mode without the heads of training."""
         twin = copy.deepcopy(self)
-        twin.embedding_head = twin.auxiliary_head = None
+        twin.embedding_head = twin.variance_head = twin.auxiliary_head = None
         twin.config = replace(self.config, auxiliary=False)
         return twin.requires_grad_(False).eval()
 

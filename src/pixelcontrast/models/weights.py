@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT = "pixelcontrast-1"
 """Value of the header's `format`; a change of layout changes the number."""
 
-_TRAINING_HEADS = ("embedding_head.", "auxiliary_head.")
+_TRAINING_HEADS = ("embedding_head.", "variance_head.", "auxiliary_head.")
 _OWN_KEYS = ("format", "model", "num_classes", "mean", "std")
 _CLASSIFIER = "classifier.1.weight"
 _REMADE = "export the model again; the file is damaged or of another program"

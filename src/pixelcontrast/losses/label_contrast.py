@@ -20,6 +20,8 @@ from pixelcontrast.losses.maps import subsample_labels
 from pixelcontrast.losses.pixel_info_nce import pixel_info_nce
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pixelcontrast.losses.problem import Backend, Denominator
 
 TEMPERATURE = 0.07
@@ -75,6 +77,7 @@ def cross_image_loss(
     labels_BHW: Tensor,
     partners_B: Tensor,
     *,
+    own_images: Sequence[int] | None = None,
     temperature: float = TEMPERATURE,
     denominator: Denominator = "all",
     symmetric: bool = False,
@@ -92,6 +95,8 @@ def cross_image_loss(
         distorted_BDhw: unit vectors of the copies.
         labels_BHW: class ids, sub-sampled to (h, w) with corners kept.
         partners_B: number of the partner of each image, on the host (`draw_partners`).
+        own_images: images whose share of the mean is returned, for one of several processes
+            that share the work; None: all.
         temperature: 0.07 in the paper.
         denominator: see `within_image_loss`.
         symmetric: average with anchors and keys exchanged.
@@ -104,10 +109,11 @@ def cross_image_loss(
     labels = _labels_like(embeddings_BDhw, distorted_BDhw, labels_BHW, ignore_index)
     anchors, copies = _rows(embeddings_BDhw), _rows(distorted_BDhw)
     directions = [(anchors, copies), (copies, anchors)] if symmetric else [(anchors, copies)]
-    losses = []
+    losses, partners = [], partners_B.tolist()
     for rows, keys in directions:
-        for own, partner in enumerate(partners_B.tolist()):
+        for own in range(len(partners_B)) if own_images is None else own_images:
             # A loop over images, each a quadratic problem of its own.
+            partner = partners[own]
             sources = [own] if own == partner else [own, partner]
             images = torch.arange(len(sources), device=labels.device)
             losses.append(

@@ -25,7 +25,7 @@ from pixelcontrast.methods.optim import OptimConfig, build_optimizer, build_sche
 from pixelcontrast.methods.segmentation import SegmentationLoss, SegmentationLossConfig
 
 if TYPE_CHECKING:
-    from pixelcontrast.models import EmbeddingConfig, Segmentor
+    from pixelcontrast.models import EmbeddingConfig, LevelHeadsConfig, Segmentor
 
 LABELED = Stream("labeled", labelled=True)
 
@@ -38,6 +38,8 @@ class Task:
     ignore_index: int
     total_steps: int
     seed: int = 0
+    epoch_steps: int = 1
+    """Steps in which the longer stream shows all of its images once."""
     ema_decay: float | None = None
     """Decay of the averaged weights that are evaluated beside the trained ones; None: no EMA."""
     num_images: int | None = None
@@ -55,6 +57,8 @@ class Method(LightningModule, ABC):
     """
 
     streams: ClassVar[tuple[Stream, ...]] = (LABELED,)
+    classifies: ClassVar[bool] = True
+    """Whether it trains class scores. Else it is not scored: its network starts other runs."""
     Config: ClassVar[type]
 
     def __init__(
@@ -73,8 +77,8 @@ class Method(LightningModule, ABC):
     # What a method defines
 
     @classmethod
-    def embedding_head(cls, config: Any) -> EmbeddingConfig | None:
-        """The projection head the segmentor needs, or None."""
+    def embedding_head(cls, config: Any) -> EmbeddingConfig | LevelHeadsConfig | None:
+        """The projection head (or heads, one a level) the segmentor needs, or None."""
         return None
 
     def segmentation_loss(self, config: SegmentationLossConfig) -> SegmentationLoss:

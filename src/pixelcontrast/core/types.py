@@ -31,6 +31,9 @@ class SegOutput:
     head is told not to normalise."""
     variance: Tensor | None = None
     """(B, D, h', w') variance of each component of `embedding`, of probabilistic heads."""
+    levels: tuple[Tensor, ...] = ()
+    """(B, D, h_i, w_i) unit-length embeddings of encoder stages, shallow to deep, of heads on
+    several levels; `embedding` is then the last of them."""
     auxiliary: tuple[Tensor, ...] = ()
     """(B, C, h'', w'') scores of auxiliary heads, in training only."""
 

@@ -11,14 +11,17 @@ from pixelcontrast.losses.label_contrast import (
     released_pair_loss,
     within_image_loss,
 )
+from pixelcontrast.losses.pixel_anchor import PixelAnchorLoss, pixel_anchor_loss
 from pixelcontrast.losses.pixel_info_nce import PixelInfoNCE, pixel_info_nce
 from pixelcontrast.losses.sampled import sampled_info_nce
 
 __all__ = [
+    "PixelAnchorLoss",
     "PixelInfoNCE",
     "batch_loss",
     "cross_image_loss",
     "draw_partners",
+    "pixel_anchor_loss",
     "pixel_info_nce",
     "released_pair_loss",
     "sampled_info_nce",

@@ -37,6 +37,11 @@ METHODS: dict[str, MethodEntry] = {
         "all",
         "cross-entropy plus pixel contrast across the images of a batch (TPAMI 2024)",
     ),
+    "contextrast": MethodEntry(
+        "pixelcontrast.methods.contextrast:Contextrast",
+        "all",
+        "cross-entropy plus class anchors against boundary errors on every level (CVPR 2024)",
+    ),
     "label_pretrain": MethodEntry(
         "pixelcontrast.methods.label_pretrain:LabelPretrain",
         "all",

@@ -10,6 +10,7 @@ from pixelcontrast.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pixelcontrast.models.config import EmbeddingConfig as EmbeddingConfig
+    from pixelcontrast.models.config import LevelHeadsConfig as LevelHeadsConfig
     from pixelcontrast.models.config import ModelConfig as ModelConfig
     from pixelcontrast.models.decoders import DECODERS as DECODERS
     from pixelcontrast.models.decoders import Decoded as Decoded
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pixelcontrast.models.heads import Classifier as Classifier
     from pixelcontrast.models.heads import ProjectionHead as ProjectionHead
     from pixelcontrast.models.heads import VarianceHead as VarianceHead
+    from pixelcontrast.models.level_heads import LevelHeads as LevelHeads
     from pixelcontrast.models.segmentor import DeployedSegmentor as DeployedSegmentor
     from pixelcontrast.models.segmentor import Segmentor as Segmentor
     from pixelcontrast.models.segmentor import build_segmentor as build_segmentor
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from pixelcontrast.models.weights import save_model as save_model
 
 _NAMES = {
-    "config": ("EmbeddingConfig", "ModelConfig"),
+    "config": ("EmbeddingConfig", "LevelHeadsConfig", "ModelConfig"),
     "decoders": ("DECODERS", "Decoded", "Decoder"),
     "encoder": ("Encoder",),
     "heads": ("AuxiliaryHead", "Classifier", "ProjectionHead", "VarianceHead"),
+    "level_heads": ("LevelHeads",),
     "segmentor": ("DeployedSegmentor", "Segmentor", "build_segmentor", "upsample_logits"),
     "weights": ("load_model", "load_state", "load_weights", "save_model"),
 }

@@ -25,6 +25,9 @@ class ModelConfig:
     weights_file: Path | None = None
     """Encoder weights on disk (.safetensors or .pth, timm's key names), used in place of a
     download."""
+    init: Path | None = None
+    """A run's folder or model file to begin with: its encoder, its decoder where it is of the same
+    kind, its classifier where that was trained for the same classes."""
     decoder_channels: int | None = None
     """Width of the classifier's input. None: the decoder's published width, 256 for DeepLab and
     FPN, the concatenated width (720 for W48) for HRNet."""
@@ -41,6 +44,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
             raise ConfigError("dropout must lie in [0, 1)", where=f"model.dropout={self.dropout}")
+        if self.init is not None and self.weights_file is not None:
+            raise ConfigError(
+                "weights_file and init both name the first weights of the encoder",
+                where=f"model.init={self.init}",
+                fix="set one of them to null",
+            )
         if self.decoder_channels is not None and self.decoder_channels < 1:
             raise ConfigError(
                 "a decoder needs at least one channel",
@@ -94,4 +103,26 @@ class EmbeddingConfig:
             raise ConfigError(
                 "a learning-rate factor must be positive",
                 where=f"embedding.variance_lr={self.variance_lr}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LevelHeadsConfig:
+    """Projection heads on encoder stages: one embedding for every level."""
+
+    dim: int = 256
+    """Length D of an embedding (Contextrast and Pissas et al., ECCV 2022)."""
+    levels: tuple[int, ...] | None = None
+    """Stages that get a head, counted from 1 at the shallowest; None: all (Contextrast: 1 to 4)."""
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ConfigError("a head needs at least one channel", where=f"heads.dim={self.dim}")
+        if self.levels is not None and (
+            not self.levels or self.levels[0] < 1 or list(self.levels) != sorted(set(self.levels))
+        ):
+            raise ConfigError(
+                "levels are different stages in rising order, from 1 on",
+                where=f"heads.levels={list(self.levels)}",
+                fix="for example [1, 2, 3, 4]",
             )

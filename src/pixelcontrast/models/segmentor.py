@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.models.blocks import resize, size_of
+from pixelcontrast.models.config import LevelHeadsConfig
 from pixelcontrast.models.decoders import DECODERS
 from pixelcontrast.models.encoder import Encoder
 from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead, VarianceHead
+from pixelcontrast.models.level_heads import LevelHeads
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,7 +40,8 @@ class Segmentor(nn.Module):
     Args:
         config: the network.
         num_classes: C.
-        embedding: the embedding head; None for a network without one.
+        embedding: the embedding head, or heads on the encoder's stages; None for a network
+            without any.
 
     Raises:
         ConfigError: unknown encoder, decoder or tap, or an encoder that cannot be dilated.
@@ -53,7 +56,7 @@ class Segmentor(nn.Module):
         config: ModelConfig,
         num_classes: int,
         *,
-        embedding: EmbeddingConfig | None = None,
+        embedding: EmbeddingConfig | LevelHeadsConfig | None = None,
     ) -> None:
         super().__init__()
         if config.decoder not in DECODERS:
@@ -82,10 +85,14 @@ class Segmentor(nn.Module):
             if config.auxiliary
             else None
         )
-        self.embedding_head: ProjectionHead | None = None
+        self.embedding_head: ProjectionHead | LevelHeads | None = None
         self.variance_head: VarianceHead | None = None
         self.variance_lr = 1.0
-        if embedding is not None:
+        if isinstance(embedding, LevelHeadsConfig):
+            self.embedding_head = LevelHeads(
+                self.encoder.channels, embedding.dim, levels=embedding.levels
+            )
+        elif embedding is not None:
             self.tap, width = self._find_tap(embedding.tap or self.decoder.default_tap)
             self.embedding_head = ProjectionHead(
                 width,
@@ -132,16 +139,21 @@ class Segmentor(nn.Module):
         stages = self.encoder(self.normalise(image))
         decoded = self.decoder(stages)
         embedding = variance = None
+        levels: tuple[Tensor, ...] = ()
         if embed:
             if self.embedding_head is None:
                 raise ConfigError(
                     "this network has no embedding head",
                     fix="build it with an EmbeddingConfig",
                 )
-            taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
-            embedding = self.embedding_head(taps[self.tap])
-            if self.variance_head is not None:
-                variance = self.variance_head(taps[self.tap])
+            if isinstance(self.embedding_head, LevelHeads):
+                levels = self.embedding_head(stages)
+                embedding = levels[-1]
+            else:
+                taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
+                embedding = self.embedding_head(taps[self.tap])
+                if self.variance_head is not None:
+                    variance = self.variance_head(taps[self.tap])
         auxiliary: tuple[Tensor, ...] = ()
         if self.auxiliary_head is not None and self.training:
             auxiliary = (self.auxiliary_head(stages[-2]),)
@@ -151,6 +163,7 @@ class Segmentor(nn.Module):
             stages=stages,
             embedding=embedding,
             variance=variance,
+            levels=levels,
             auxiliary=auxiliary,
         )
 
@@ -252,7 +265,10 @@ class DeployedSegmentor(nn.Module):
 
 
 def build_segmentor(
-    config: ModelConfig, num_classes: int, *, embedding: EmbeddingConfig | None = None
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    embedding: EmbeddingConfig | LevelHeadsConfig | None = None,
 ) -> Segmentor:
     """The network of a configuration; see `Segmentor` for arguments and errors."""
     return Segmentor(config, num_classes, embedding=embedding)

@@ -46,7 +46,7 @@ def save_model(segmentor: Segmentor, path: Path, metadata: Mapping[str, Any]) ->
     Raises:
         PixelContrastError: a place that cannot be written or is full; the old file stays.
     """
-    config = asdict(segmentor.config) | {"weights_file": None, "pretrained": False}
+    config = asdict(segmentor.config) | {"weights_file": None, "init": None, "pretrained": False}
     own = {
         "format": FORMAT,
         "model": config | {"auxiliary": False},
@@ -72,7 +72,7 @@ def load_model(path: Path) -> tuple[Segmentor, dict[str, Any]]:
     Raises:
         CheckpointError: a file that is missing, damaged, or not a model of this project.
     """
-    state, metadata = _read(path)
+    state, metadata = read_model(path)
     known = {field.name for field in fields(ModelConfig)}
     try:
         config = ModelConfig(**{k: v for k, v in metadata["model"].items() if k in known})
@@ -99,7 +99,7 @@ def load_weights(segmentor: Segmentor, path: Path) -> None:
     Raises:
         CheckpointError: a file that is missing, damaged, or of another network or class count.
     """
-    load_state(segmentor, _read(path)[0], where=path)
+    load_state(segmentor, read_model(path)[0], where=path)
 
 
 def load_state(segmentor: Segmentor, state: Mapping[str, Tensor], *, where: Path) -> None:
@@ -145,8 +145,12 @@ def inference_state(segmentor: Segmentor) -> dict[str, Tensor]:
     }
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and decoded header of a model file."""
+def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and decoded header of a model file.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged, or not a model of this project.
+    """
     if not path.is_file():
         raise CheckpointError("the model file does not exist", where=path)
     try:

@@ -12,6 +12,7 @@ from pixelcontrast.sampling.anchors import (
     sample_anchors,
     sample_per_class,
 )
+from pixelcontrast.sampling.boundaries import BaneError, boundary_negatives, label_distance
 from pixelcontrast.sampling.regions import RegionSample, region_means
 from pixelcontrast.sampling.selection import Selection, Strategy, select_keys
 from pixelcontrast.sampling.synthesis import (
@@ -23,13 +24,16 @@ from pixelcontrast.sampling.synthesis import (
 
 __all__ = [
     "AnchorSample",
+    "BaneError",
     "Mixture",
     "PixelPool",
     "RegionSample",
     "Selection",
     "Strategy",
+    "boundary_negatives",
     "draw_mixtures",
     "gather_pixels",
+    "label_distance",
     "mixed_similarities",
     "mixed_vectors",
     "region_means",

@@ -47,7 +47,31 @@ def read_prefixed(archive):
     return cases
 
 
-READERS = {"pico": read_prefixed}
+def read_cityscapes(archive):
+    """Archives of label maps and the tables of the Cityscapes script, one prefix a case."""
+    end = "_category_iiou"
+    starts = [k.removesuffix(end) for k in archive if k.endswith(end) and "_mean_" not in k]
+    if "eval_class_label_ids" not in archive:
+        return []
+    meta = {
+        "names": archive["eval_class_names"].tolist(),
+        "ids": archive["eval_class_label_ids"].tolist(),
+        "categories": archive["eval_category_names"].tolist(),
+        "sized": archive["instance_class_names"].tolist(),
+        "sizes": archive["instance_class_avg_size"].tolist(),
+    }
+    cases = []
+    for start in starts:
+        arrays = {
+            key.removeprefix(f"{start}_"): archive[key]
+            for key in archive
+            if key.startswith(f"{start}_")
+        }
+        cases.append(Case(start, "scores", meta, arrays))
+    return cases
+
+
+READERS = {"cityscapes_iiou": read_cityscapes, "pico": read_prefixed}
 
 
 def discover(method):

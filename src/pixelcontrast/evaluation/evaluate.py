@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from pixelcontrast.core.distributed import world_size
-from pixelcontrast.core.errors import DataError
+from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.core.types import SegOutput
+from pixelcontrast.evaluation.boundary import near_boundary
 from pixelcontrast.evaluation.confusion import ConfusionMatrix
-from pixelcontrast.evaluation.inference import InferenceConfig, SegModel, predict_labels
+from pixelcontrast.evaluation.features import FeatureConfig, FeatureMeters
+from pixelcontrast.evaluation.inference import (
+    InferenceConfig,
+    SegModel,
+    one_pass,
+    predict_labels,
+    resized,
+)
 from pixelcontrast.evaluation.scores import SegScores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pixelcontrast.evaluation.feature_scores import FeatureScores
+
+PICTURED = 120
+"""Features of each class that an evaluation hands out, for pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,24 @@ class Evaluation:
 
     scores: SegScores
     images: tuple[ImageScore, ...]
+    boundary: SegScores | None = None
+    """The same scores over pixels near a boundary of the ground truth alone."""
+    features: tuple[FeatureScores, ...] = ()
+    """How well the features of each layer separate the classes."""
+    samples: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """For each layer some features (N, F) of every class and their classes (N,)."""
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Scores as plain values for JSON, without images.
+
+        Args:
+            names: of the C classes.
+        """
+        return {
+            "scores": self.scores.to_dict(names),
+            "boundary": self.boundary and self.boundary.to_dict(names),
+            "features": [layer.to_dict(names) for layer in self.features],
+        }
 
     def worst(self, count: int) -> tuple[ImageScore, ...]:
         """The `count` images of lowest mean IoU, worst first."""
@@ -76,6 +111,8 @@ def evaluate(
     ignore_index: int = 255,
     config: InferenceConfig | None = None,
     device: torch.device | str = "cpu",
+    boundary: float | None = None,
+    features: FeatureConfig | None = None,
     on_image: OnImage | None = None,
     across_processes: bool = True,
 ) -> Evaluation:
@@ -88,6 +125,10 @@ def evaluate(
         ignore_index: label that is left out.
         config: None for one pass over the whole image.
         device: where the model is.
+        boundary: also score the pixels within this distance of a boundary; see `near_boundary`.
+        features: also measure how well features separate the classes: those of one pass over the
+            whole image, at the scale of `config` that is nearest to 1. Costs a further pass only
+            where `config` asks for several passes.
         on_image: sees every image of this process once, for pictures.
         across_processes: where torch.distributed runs, all processes call this function, each with
             its own images, and all get the sum. False: each process gets its own.
@@ -96,6 +137,9 @@ def evaluate(
         DataError: a batch without labels, or a label that is no class.
     """
     total = ConfusionMatrix(num_classes, ignore_index, device)
+    edges = ConfusionMatrix(num_classes, ignore_index, device)
+    meters = FeatureMeters(num_classes, features or FeatureConfig(), device)
+    network = _LastOutput(model)
     images: list[ImageScore] = []
     for batch in batches:
         if batch.mask is None:
@@ -106,7 +150,12 @@ def evaluate(
             )
         target = batch.mask.to(device)
         image = batch.image.to(device)
-        labels, _ = predict_labels(model, image, config)
+        labels, _ = predict_labels(network, image, config)
+        if boundary is not None:
+            away = ~near_boundary(batch.mask, boundary).to(device)
+            edges.update(labels, target.masked_fill(away, ignore_index))
+        if features is not None:
+            meters.update(network.features_of(image, config), target, batch.ids)
         for i, name in enumerate(batch.ids):
             one = ConfusionMatrix(num_classes, ignore_index, device)
             one.update(labels[i], target[i], where=name)
@@ -116,9 +165,40 @@ def evaluate(
             if on_image is not None:
                 on_image(score, image[i], target[i], labels[i])
     if across_processes and world_size() > 1:
-        total = total.reduce()
+        total, edges, meters = total.reduce(), edges.reduce(), meters.reduce()
         images = _gathered(images)
-    return Evaluation(total.scores(), tuple(images))
+    return Evaluation(
+        total.scores(),
+        tuple(images),
+        boundary=None if boundary is None else edges.scores(),
+        features=meters.scores(),
+        samples=meters.samples(PICTURED),
+    )
+
+
+class _LastOutput:
+    """A network that keeps what it returned last, so that features need no pass of their own."""
+
+    def __init__(self, model: SegModel) -> None:
+        self.model = model
+        self.output: SegOutput | Tensor | None = None
+
+    def __call__(self, image: Tensor) -> SegOutput | Tensor:
+        self.output = self.model(image)
+        return self.output
+
+    def features_of(self, image: Tensor, config: InferenceConfig | None) -> SegOutput:
+        """What the network returns for the whole image, single scale, not mirrored."""
+        config = config or InferenceConfig()
+        if not one_pass(config):
+            scale = min(config.scales, key=lambda factor: abs(factor - 1))
+            self(resized(image, scale))
+        if not isinstance(self.output, SegOutput):
+            raise ConfigError(
+                "this network returns class scores alone, so its features cannot be measured",
+                fix="return a SegOutput, or leave `features` out",
+            )
+        return self.output
 
 
 def _image_score(name: str, scores: SegScores) -> ImageScore:

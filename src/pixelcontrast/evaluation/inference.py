@@ -77,7 +77,7 @@ def predict_probabilities(
     size = _size(image)
     total: Tensor | None = None
     for scale in config.scales:
-        view = _resized(image, scale)
+        view = resized(image, scale)
         grid = size if config.mode == "whole" else _size(view)
         if grid == size:
             total = _add_passes(model, view, grid, config, total)
@@ -110,9 +110,9 @@ def predict_labels(
     """
     config = config or InferenceConfig()
     size = _size(image)
-    one_pass = config.mode == "whole" and len(config.scales) == 1 and not config.flip
-    if one_pass:
-        logits = _logits(model, _resized(image, config.scales[0]))
+    single = one_pass(config)
+    if single:
+        logits = _logits(model, resized(image, config.scales[0]))
         bands = upsampled_rows(logits, size, align_corners=config.align_corners)
     else:
         logits = predict_probabilities(model, image, config)
@@ -123,9 +123,14 @@ def predict_labels(
         best, labels[:, rows] = best_class(band)
         # softmax at the maximum is 1 / sum exp(score - maximum)
         confidence[:, rows] = (
-            (band - best[:, None]).exp_().sum(dim=1).reciprocal_() if one_pass else best
+            (band - best[:, None]).exp_().sum(dim=1).reciprocal_() if single else best
         )
     return labels, confidence
+
+
+def one_pass(config: InferenceConfig) -> bool:
+    """Whether the network sees each image once, as a whole."""
+    return config.mode == "whole" and len(config.scales) == 1 and not config.flip
 
 
 def _add_passes(
@@ -219,7 +224,8 @@ def _size(image: Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _resized(image: Tensor, scale: float) -> Tensor:
+def resized(image: Tensor, scale: float) -> Tensor:
+    """The image (B, 3, H, W) bilinearly at `scale` times its size."""
     height, width = _size(image)
     size = (max(1, round(scale * height)), max(1, round(scale * width)))
     if size == (height, width):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.gloo import two_processes
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.data.mixing import (
@@ -12,6 +13,8 @@ from pixelcontrast.data.mixing import (
     cut_out,
     half_area_boxes,
     mix,
+    partners,
+    paste,
     random_mix,
 )
 from pixelcontrast.data.views import inside_boxes
@@ -56,7 +59,8 @@ def assert_equal(a, b):
 def test_mix_equals_loops(count, dtype):
     own = batch(count, dtype=dtype)
     keep = torch.rand(count, 9, 12, generator=generator(9)) > 0.5
-    assert_equal(mix(own, keep), slow_mix(own, keep, lambda i: (own, (i + 1) % count)))
+    pairs = {2: [1, 0], 3: [1, 0, 0]}[count]
+    assert_equal(mix(own, keep), slow_mix(own, keep, lambda i: (own, pairs[i])))
     other = batch(count, seed=1, dtype=dtype)
     assert_equal(mix(own, keep, other), slow_mix(own, keep, lambda i: (other, i)))
 
@@ -71,6 +75,22 @@ def test_mix_extremes_and_missing_parts():
     assert only.valid is None
     with pytest.raises(ValueError, match="same parts"):
         mix(own, everything, MixInput(other.image))
+
+
+@pytest.mark.parametrize("count", range(2, 9))
+def test_a_partner_is_another_image_and_pairs_survive_even_splits(count):
+    found = partners(count).tolist()
+    assert all(i != j for i, j in enumerate(found))
+    if count % 4 == 0:
+        half = partners(count // 2)
+        assert found == [*half.tolist(), *(half + count // 2).tolist()]
+
+
+def test_paste_takes_maps_with_and_without_channels():
+    keep = torch.tensor([[[True, False]]])
+    mine, theirs = torch.ones(1, 2, 1, 2), torch.zeros(1, 2, 1, 2)
+    assert paste(keep, mine, theirs).tolist() == [[[[1, 0]], [[1, 0]]]]
+    assert paste(keep, mine[:, 0], theirs[:, 0]).tolist() == [[[1, 0]]]
 
 
 def test_one_image_needs_a_partner():
@@ -196,3 +216,29 @@ def test_random_mix_kinds():
     assert_equal(run("classmix"), mix(own, keep))
     with pytest.raises(ConfigError, match="labels"):
         random_mix("classmix", MixInput(own.image), generator=generator(), **options)
+
+
+def shares(rank):
+    own = batch(4, (20, 24))
+    half = MixInput(*(t[2 * rank : 2 * rank + 2] for t in (own.image, own.label)))
+    options = {"num_classes": 5, "ignore_index": 255}
+    mixed = [
+        random_mix(kind, half, generator=generator(3), **options).image.numpy()
+        for kind in ("cutmix", "classmix", "cutout")
+    ]
+    return [*mixed, area_boxes(2, (20, 24), generator=generator(3)).numpy()]
+
+
+def test_two_processes_mix_as_one():
+    own = batch(4, (20, 24))
+    whole = MixInput(own.image, own.label)
+    halves = two_processes(shares)
+    for place, kind in enumerate(("cutmix", "classmix", "cutout")):
+        single = random_mix(
+            kind, whole, num_classes=5, ignore_index=255, generator=generator(3)
+        ).image
+        np.testing.assert_array_equal(
+            np.concatenate([half[place] for half in halves]), single.numpy()
+        )
+    boxes = np.concatenate([half[3] for half in halves])
+    np.testing.assert_array_equal(boxes, area_boxes(4, (20, 24), generator=generator(3)).numpy())

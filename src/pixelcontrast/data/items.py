@@ -32,6 +32,14 @@ class Stream:
     """Whether masks are read; an unlabelled stream never opens a mask file."""
     strong_views: int = 0
     """How many strongly distorted copies of each crop; UniMatch uses two, FixMatch one."""
+    hidden_masks: bool = False
+    """Read the masks that images of an unlabelled stream happen to have into `Batch.hidden_mask`,
+    to watch how good pseudo-labels are. Nothing is trained on them."""
+
+    @property
+    def opens_masks(self) -> bool:
+        """Whether mask files are read at all."""
+        return self.labelled or self.hidden_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class TrainPart:
     geometry: Tensor
     boxes: Tensor
     """(B, 4) int64 of `Geometry.valid_box`."""
+    hidden_mask: Tensor | None = None
 
     def batch(self) -> Batch:
         """The batch with its valid map drawn out."""
@@ -85,6 +94,7 @@ class TrainPart:
             geometry=self.geometry,
             mask=self.mask,
             strong=self.strong,
+            hidden_mask=self.hidden_mask,
         )
 
     def pin_memory(self) -> Batch:
@@ -131,14 +141,16 @@ class TrainDataset(Dataset[Any]):
     def _batch(self, draws: list[Draw]) -> TrainPart:
         count, (height, width) = len(draws), self.view.crop
         image = np.empty((count, 3, height, width), np.uint8)
-        mask = np.empty((count, height, width), np.uint8) if self.stream.labelled else None
+        mask = None
+        if self.stream.opens_masks:
+            mask = np.full((count, height, width), self.ignore_index, np.uint8)
         strong = [np.empty_like(image) for _ in range(self.stream.strong_views)]
         geometry = np.empty((count, 2, 3), np.float32)
         boxes = np.empty((count, 4), np.int64)
         for place, (index, seed) in enumerate(draws):
             pixels = self.reader.image(index)
             labels = None
-            if mask is not None:
+            if mask is not None and self.samples[index].mask is not None:
                 labels = self.reader.mask(index)
                 _require_same_size(pixels, labels, self.samples[index])
             # Each part has its own generator: another strong distortion leaves the crops alone.
@@ -158,14 +170,16 @@ class TrainDataset(Dataset[Any]):
                     _to_planes(apply_colour(view.image, params), planes[place])
             geometry[place] = view.geometry.matrix()
             boxes[place] = view.geometry.valid_box()
+        masks = None if mask is None else torch.from_numpy(mask)
         return TrainPart(
             image=torch.from_numpy(image),
-            mask=None if mask is None else torch.from_numpy(mask),
+            mask=masks if self.stream.labelled else None,
             strong=tuple(torch.from_numpy(planes) for planes in strong),
             index=torch.tensor([index for index, _ in draws]),
             ids=tuple(self.samples[index].id for index, _ in draws),
             geometry=torch.from_numpy(geometry),
             boxes=torch.from_numpy(boxes),
+            hidden_mask=None if self.stream.labelled else masks,
         )
 
 

@@ -120,7 +120,7 @@ def build_train_loader(
             "this system cannot share the memory cache between loading processes",
             fix="use data.cache=disk or data.workers=0",
         )
-    reader = open_reader(samples, info, cache=cache, folder=cache_folder, masks=stream.labelled)
+    reader = open_reader(samples, info, cache=cache, folder=cache_folder, masks=stream.opens_masks)
     dataset = TrainDataset(
         reader, samples, stream=stream, view=view, strong=strong, ignore_index=info.ignore_index
     )

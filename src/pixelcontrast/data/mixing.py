@@ -2,7 +2,9 @@
 
 Each mix is one map `keep` (B, H, W), true where a pixel stays. All draws come from a generator of
 the caller and are made on its device: with a generator on the device of the batch no step waits for
-the host, with one on the CPU the draws are the same on any device.
+the host, with one on the CPU the draws are the same on any device. On several processes the
+generator must be the same everywhere: draws are made for the images of all of them, and each takes
+those of its own, so that k processes with an even share each mix as one process would.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from pixelcontrast.core.distributed import rank, world_size
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.data.views import Size, inside_boxes
 
@@ -39,25 +42,52 @@ def mix(own: MixInput, keep: Tensor, partner: MixInput | None = None) -> MixInpu
     Args:
         own: the batch.
         keep: which pixels stay.
-        partner: another batch of the same shapes; None takes image i + 1 of the batch for image i,
-            and the first for the last (U2PL), so that no image is mixed with itself.
+        partner: another batch of the same shapes; None takes the images of `partners`.
 
     Raises:
         ConfigError: a batch of one image without a partner.
     """
     if partner is None:
-        if len(keep) < 2:
-            raise ConfigError(
-                "a single image cannot be mixed with itself",
-                fix="use at least 2 images per process in a batch, or switch mixing off",
-            )
-        partner = _next_images(own)
+        other = partners(len(keep), keep.device)
+        partner = MixInput(
+            own.image[other],
+            *(
+                None if part is None else part[other]
+                for part in (own.label, own.confidence, own.valid)
+            ),
+        )
     return MixInput(
-        image=_select(keep, own.image, partner.image),
-        label=_select_part(keep, own.label, partner.label),
-        confidence=_select_part(keep, own.confidence, partner.confidence),
-        valid=_select_part(keep, own.valid, partner.valid),
+        image=paste(keep, own.image, partner.image),
+        label=_paste_part(keep, own.label, partner.label),
+        confidence=_paste_part(keep, own.confidence, partner.confidence),
+        valid=_paste_part(keep, own.valid, partner.valid),
     )
+
+
+def partners(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """(count,) the image each image of a batch is mixed with, never itself.
+
+    Neighbours exchange: 0 with 1, 2 with 3; without a neighbour the last takes image 0. The
+    released codes take image i + 1 (U2PL, PRCL) or the reversed batch (UniMatch V2); as the order
+    of a batch is random, these differ in nothing but here: a batch split over processes into even
+    shares keeps its pairs.
+
+    Raises:
+        ConfigError: fewer than two images.
+    """
+    if count < 2:
+        raise ConfigError(
+            "a single image cannot be mixed with itself",
+            where="train.batch_unlabeled",
+            fix="use at least 2 images per process in a batch, or switch mixing off",
+        )
+    order = torch.arange(count, device=device) ^ 1
+    return order.where(order < count, 0)
+
+
+def paste(keep: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
+    """`mine` where `keep` (B, H, W) is true, else `theirs`; maps (B, H, W) or (B, C, H, W)."""
+    return torch.where(keep if mine.dim() == keep.dim() else keep[:, None], mine, theirs)
 
 
 def cut_out(
@@ -88,22 +118,35 @@ def random_mix(
     partner: MixInput | None = None,
     fill: tuple[int, int, int] = (124, 116, 104),
 ) -> MixInput:
-    """The mixes as U2PL and PRCL draw them: rectangles of half the area, or half of the classes."""
-    count, size = len(own.image), (own.image.shape[-2], own.image.shape[-1])
+    """The mixes as U2PL and PRCL draw them: rectangles of half the area, or half of the classes.
+
+    Where further maps have to be mixed alike, use `draw_keep` with `mix`, `cut_out` and `paste`.
+    """
     if kind == "none":
         return own
+    keep = draw_keep(kind, own, num_classes=num_classes, generator=generator)
+    if kind == "cutout":
+        return cut_out(own, keep, fill=fill, ignore_index=ignore_index)
+    return mix(own, keep, partner)
+
+
+def draw_keep(kind: MixKind, own: MixInput, *, num_classes: int, generator: Generator) -> Tensor:
+    """(B, H, W) bool, which pixels `random_mix` keeps.
+
+    Raises:
+        ConfigError: ClassMix without labels.
+    """
+    count, size = len(own.image), (own.image.shape[-2], own.image.shape[-1])
+    device = own.image.device
+    if kind == "none":
+        return torch.ones(count, *size, dtype=torch.bool, device=device)
     if kind == "classmix":
         if own.label is None:
             raise ConfigError("ClassMix needs labels or pseudo-labels", fix="use cutmix instead")
         keep = class_keep(own.label, num_classes=num_classes, generator=generator)
-        if own.valid is not None:
-            keep = keep & own.valid
-        return mix(own, keep, partner)
+        return keep if own.valid is None else keep & own.valid
     inside = inside_boxes(half_area_boxes(count, size, generator=generator), size)
-    keep = ~inside.to(own.image.device, non_blocking=True)
-    if kind == "cutout":
-        return cut_out(own, keep, fill=fill, ignore_index=ignore_index)
-    return mix(own, keep, partner)
+    return ~inside.to(device, non_blocking=True)
 
 
 def half_area_boxes(count: int, size: Size, *, generator: Generator) -> Tensor:
@@ -116,7 +159,7 @@ def half_area_boxes(count: int, size: Size, *, generator: Generator) -> Tensor:
         (top, bottom, left, right), ends excluded.
     """
     height, width = size
-    draws = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64)
+    draws = _draws(count, 3, generator)
     least = min(width / 2 + 1, float(width))
     across = (least + draws[:, 0] * (width - least)).floor().clamp(1, width)
     down = (height * width / 2 / across).round().clamp(1, height)
@@ -151,10 +194,8 @@ def area_boxes(
     """
     height, width = size
     tries = 256
-    draws = torch.rand(
-        3, count, tries, generator=generator, device=generator.device, dtype=torch.float64
-    )
-    once = torch.rand(2, count, 1, generator=generator, device=generator.device)
+    draws = _draws(count, 3 * tries, generator).view(count, 3, tries).unbind(1)
+    once = _draws(count, 2, generator).unsqueeze(2).unbind(1)
     pixels = (area[0] + once[0] * (area[1] - area[0])) * height * width
     shape = ratio[0] + draws[0] * (ratio[1] - ratio[0])
     across = (pixels / shape).sqrt().floor()
@@ -196,7 +237,7 @@ def class_keep(label: Tensor, *, num_classes: int, generator: Generator) -> Tens
     flat = torch.where((flat >= 0) & (flat < num_classes), flat, num_classes)
     present = flat.new_zeros(count, num_classes + 1, dtype=torch.bool)
     present = present.scatter(1, flat, True)[:, :num_classes]
-    scores = torch.rand(count, num_classes, generator=generator, device=generator.device)
+    scores = _draws(count, num_classes, generator)
     scores = scores.to(label.device, non_blocking=True).masked_fill(~present, 2.0)
     rank = scores.argsort(dim=1).argsort(dim=1)
     chosen = rank < present.sum(dim=1, keepdim=True) // 2
@@ -204,22 +245,16 @@ def class_keep(label: Tensor, *, num_classes: int, generator: Generator) -> Tens
     return chosen.gather(1, flat).view_as(label)
 
 
-def _next_images(batch: MixInput) -> MixInput:
-    """Image i + 1 at place i, the first at the last."""
-    label, confidence, valid = (
-        None if part is None else part.roll(-1, 0)
-        for part in (batch.label, batch.confidence, batch.valid)
-    )
-    return MixInput(batch.image.roll(-1, 0), label, confidence, valid)
+def _draws(count: int, each: int, generator: Generator) -> Tensor:
+    """(count, each) float64 uniform numbers for the images of this process."""
+    shape = (world_size(), count, each)
+    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return drawn[rank()]
 
 
-def _select(keep: Tensor, mine: Tensor, theirs: Tensor) -> Tensor:
-    return torch.where(keep if mine.dim() == keep.dim() else keep[:, None], mine, theirs)
-
-
-def _select_part(keep: Tensor, mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+def _paste_part(keep: Tensor, mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
     if mine is None and theirs is None:
         return None
     if mine is None or theirs is None:
         raise ValueError("the batch and its partner do not have the same parts")
-    return _select(keep, mine, theirs)
+    return paste(keep, mine, theirs)

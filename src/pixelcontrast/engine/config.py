@@ -16,6 +16,7 @@ from pixelcontrast.data.colour import ColourConfig
 from pixelcontrast.data.views import ViewConfig
 from pixelcontrast.evaluation import InferenceConfig
 from pixelcontrast.methods import method_class
+from pixelcontrast.methods.contrast import ContrastChoice, contrast_class
 from pixelcontrast.methods.optim import OptimConfig
 from pixelcontrast.models import ModelConfig
 
@@ -56,6 +57,9 @@ class DataConfig:
     """Keep decoded images, so that PNG and JPEG decoding is paid once."""
     cache_folder: Path | None = None
     """Folder of the disk cache; runs can share it, and it can be deleted between them."""
+    hidden_masks: bool = False
+    """Log how good pseudo-labels are, by the masks that unlabelled images happen to have. Nothing
+    is trained on them; without this they are not even opened."""
     check: bool = True
     """Read every mask before the first step."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
@@ -154,9 +158,30 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
         name=str(tree.get("name", method_name)),
         seed=parse_section(int, tree.get("seed", 0), "seed"),
         method_name=method_name,
-        method=parse_section(cls.Config, method, "method"),
+        method=parse_method(cls.Config, method),
         **sections,
     )
+
+
+def parse_method(kind: type, values: dict[str, Any]) -> Any:
+    """A method's settings, with those of its contrast term read by the term's name.
+
+    Raises:
+        ConfigError: unknown key, term or method without a place for a term, or unfit value.
+    """
+    chosen = values.get("contrast")
+    if not isinstance(chosen, dict) or "contrast" not in {f.name for f in dataclasses.fields(kind)}:
+        return parse_section(kind, values, "method")
+    settings = dict(chosen)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(
+            "no contrast term is named",
+            where="method.contrast",
+            fix="set method.contrast.name, for example to pico, or method.contrast=null",
+        )
+    parsed = parse_section(contrast_class(name).Config, settings, "method.contrast")
+    return parse_section(kind, {**values, "contrast": ContrastChoice(name, parsed)}, "method")
 
 
 def dump_config(config: RunConfig) -> dict[str, Any]:
@@ -165,7 +190,12 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
     for name in ("data", "view", "strong", "model", "method", "optim", "train", "eval"):
         section = getattr(config, name)
         plain = TypeAdapter(type(section)).dump_python(section, mode="json")
-        tree[name] = {"name": config.method_name, **plain} if name == "method" else plain
+        if name == "method":
+            if plain.get("contrast"):
+                chosen = plain["contrast"]
+                plain["contrast"] = {"name": chosen["name"], **chosen["config"]}
+            plain = {"name": config.method_name, **plain}
+        tree[name] = plain
     return tree
 
 

@@ -13,6 +13,7 @@ from pixelcontrast.data import problem_lines
 from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
+from pixelcontrast.engine.streams import epoch_steps
 from pixelcontrast.methods import method_class
 from pixelcontrast.methods.base import Method, Task
 from pixelcontrast.models import build_segmentor
@@ -180,6 +181,7 @@ def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = 
         seed=config.seed,
         ema_decay=config.train.ema,
         num_images=len(sources.labeled),
+        epoch_steps=epoch_steps(config.train, sources, cls.streams),
     )
     return cls(config.method, segmentor, task, config.optim)
 

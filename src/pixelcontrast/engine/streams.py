@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
-from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.core.errors import DataError
 from pixelcontrast.data import build_train_loader
 
 if TYPE_CHECKING:
     from pixelcontrast.data import Sample, Stream
-    from pixelcontrast.engine.config import RunConfig
+    from pixelcontrast.engine.config import RunConfig, TrainConfig
     from pixelcontrast.engine.sources import Sources
 
 
@@ -32,12 +34,14 @@ class StreamData(LightningDataModule):
         assert trainer is not None  # Lightning attaches it before it asks
         loaders = {
             stream.name: build_train_loader(
-                self._samples(stream),
+                stream_samples(self.sources, self.streams, stream),
                 self.sources.dataset.info,
-                stream=stream,
+                stream=stream
+                if stream.labelled
+                else replace(stream, hidden_masks=data.hidden_masks),
                 view=self.config.view,
                 strong=self.config.strong,
-                batch_size=train.batch if stream.labelled else train.batch_unlabeled or train.batch,
+                batch_size=stream_batch(train, stream),
                 steps=train.steps * train.accumulate,
                 seed=self.config.seed,
                 start_step=trainer.global_step * train.accumulate,
@@ -52,11 +56,65 @@ class StreamData(LightningDataModule):
         }
         return CombinedLoader(loaders, "min_size")
 
-    def _samples(self, stream: Stream) -> tuple[Sample, ...]:
-        """The images of a stream: unlabelled ones also use the labelled images without masks."""
-        if stream.labelled:
-            return self.sources.labeled
-        samples = self.sources.unlabeled or self.sources.labeled
-        if not samples:
-            raise ConfigError(f"stream {stream.name!r} has no images")
-        return samples
+
+def stream_batch(train: TrainConfig, stream: Stream) -> int:
+    """Images of a stream per step, over all processes."""
+    return train.batch if stream.labelled else train.batch_unlabeled or train.batch
+
+
+def stream_samples(
+    sources: Sources, streams: tuple[Stream, ...], stream: Stream
+) -> tuple[Sample, ...]:
+    """The images of a stream.
+
+    Beside a labelled stream, an unlabelled one shows the images whose masks are not used; alone,
+    it shows all training images.
+
+    Raises:
+        DataError: there are none.
+    """
+    if stream.labelled:
+        samples = sources.labeled
+    elif any(other.labelled for other in streams):
+        samples = sources.unlabeled
+    else:
+        samples = (*sources.labeled, *sources.unlabeled)
+    if not samples and stream.labelled:
+        raise DataError(
+            "the method needs labelled images and there are none",
+            where=sources.dataset.root,
+            fix="add masks, or choose a method that learns without: pixelcontrast list methods",
+        )
+    if not samples:
+        raise DataError(
+            "the method learns from unlabelled images too and there are none: "
+            f"all {len(sources.labeled)} training images are labelled",
+            where="data.labeled",
+            fix="set data.labeled to the count or the share of images whose masks may be used, "
+            "add images without masks, or set method.name=supervised",
+        )
+    return samples
+
+
+def epoch_steps(train: TrainConfig, sources: Sources, streams: tuple[Stream, ...]) -> int:
+    """Steps in which every stream shows all of its images at least once."""
+    return max(
+        ceil(
+            len(stream_samples(sources, streams, stream))
+            / (stream_batch(train, stream) * train.accumulate)
+        )
+        for stream in streams
+    )
+
+
+def describe_streams(config: RunConfig, sources: Sources, streams: tuple[Stream, ...]) -> str:
+    """One sentence on how often each stream's images are seen."""
+    train = config.train
+    parts = []
+    for stream in streams:
+        count = len(stream_samples(sources, streams, stream))
+        batch = stream_batch(train, stream) * train.accumulate
+        kind = "labelled" if stream.labelled else "unlabelled"
+        parts.append(f"{count} {kind} images {train.steps * batch / count:.1f} times")
+    steps = epoch_steps(train, sources, streams)
+    return f"{train.steps} steps, {steps} an epoch: " + ", ".join(parts)

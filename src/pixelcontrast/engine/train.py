@@ -28,7 +28,7 @@ from pixelcontrast.engine.folder import RunFolder, first_process, now
 from pixelcontrast.engine.prepare import assemble, build_method, prepare, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
-from pixelcontrast.engine.streams import StreamData
+from pixelcontrast.engine.streams import StreamData, describe_streams
 from pixelcontrast.evaluation import SegScores, evaluate
 from pixelcontrast.models import Segmentor, save_model
 from pixelcontrast.recipes import run_name
@@ -118,7 +118,7 @@ def _fit(
     )
     keep_out_of_ddp(method)
     if config.train.channels_last:
-        method.segmentor.to(memory_format=torch.channels_last)
+        method.to(memory_format=torch.channels_last)  # a teacher like its student
     if config.train.compile:
         method.segmentor.compile()
     before = folder.read_record().get("seconds", 0.0)
@@ -146,7 +146,7 @@ def _fit(
         )
     if sources.val:
         best = folder.read_record()["best"]
-        weights = "averaged" if best["which"] == "ema" else "trained"
+        weights = "trained" if best["which"] == "student" else "averaged"
         console.print(
             f"scoring the best network, the {weights} weights of step {best['step']}, "
             f"on {len(sources.val)} images",
@@ -258,6 +258,7 @@ def _announce(
         f"data: {sources.dataset.root.absolute()}: {len(sources.labeled)} labelled, "
         f"{len(sources.unlabeled)} unlabelled, {len(sources.val)} validation images, "
         f"{sources.dataset.info.num_classes} classes\n"
+        f"{describe_streams(config, sources, method.streams)}\n"
         f"run: {folder.root.absolute()}",
         highlight=False,
         markup=False,

@@ -3,6 +3,13 @@
 They need torch alone and work in any training loop.
 """
 
+from pixelcontrast.losses.consistency import (
+    image_weighted_consistency,
+    masked_consistency,
+    pixel_cross_entropy,
+    reweighted_consistency,
+    squared_consistency,
+)
 from pixelcontrast.losses.cross_entropy import segmentation_cross_entropy
 from pixelcontrast.losses.label_contrast import (
     batch_loss,
@@ -21,10 +28,15 @@ __all__ = [
     "batch_loss",
     "cross_image_loss",
     "draw_partners",
+    "image_weighted_consistency",
+    "masked_consistency",
     "pixel_anchor_loss",
+    "pixel_cross_entropy",
     "pixel_info_nce",
     "released_pair_loss",
+    "reweighted_consistency",
     "sampled_info_nce",
     "segmentation_cross_entropy",
+    "squared_consistency",
     "within_image_loss",
 ]

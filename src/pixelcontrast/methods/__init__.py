@@ -32,6 +32,11 @@ METHODS: dict[str, MethodEntry] = {
         "all",
         "cross-entropy on the labelled images; the baseline of every comparison",
     ),
+    "fixmatch": MethodEntry(
+        "pixelcontrast.methods.fixmatch:FixMatch",
+        "few",
+        "confident pseudo-labels of the weak view teach the strong view (NeurIPS 2020)",
+    ),
     "pico": MethodEntry(
         "pixelcontrast.methods.pico:PiCo",
         "all",

@@ -10,19 +10,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pixelcontrast.core.errors import unknown_name
 from pixelcontrast.core.types import LossReport, SegOutput
 
 if TYPE_CHECKING:
-    from pixelcontrast.methods.base import Task
-    from pixelcontrast.models import EmbeddingConfig
+    from pixelcontrast.methods.base import Method, Task
+    from pixelcontrast.models import EmbeddingConfig, LevelHeadsConfig
 
 CONTRASTS: dict[str, str] = {}
 """`module:class` of every term by the name of its method."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastChoice:
+    """A contrast term by name with its settings: `method.contrast` of a recipe."""
+
+    name: str
+    """A key of `CONTRASTS`."""
+    config: Any
+    """An instance of the term's `Config`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +90,8 @@ class ContrastTerm(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def embedding_head(cls, config: Any) -> EmbeddingConfig:
-        """The head whose embeddings the term compares."""
+    def embedding_head(cls, config: Any) -> EmbeddingConfig | LevelHeadsConfig:
+        """The head (or heads, one a level) whose embeddings the term compares."""
 
     def needs_embedding(self, step: int) -> bool:
         """Whether this step's forward pass needs embeddings; else a method may save their cost."""
@@ -91,3 +103,26 @@ class ContrastTerm(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called once per optimiser step: write to the memory what the forward pass kept."""
+
+
+def contrast_class(name: str) -> type[ContrastTerm]:
+    """The class of a contrast term.
+
+    Raises:
+        ConfigError: no term has this name.
+    """
+    if name not in CONTRASTS:
+        raise unknown_name("contrast term", name, CONTRASTS)
+    module, _, attribute = CONTRASTS[name].partition(":")
+    found: type[ContrastTerm] = getattr(import_module(module), attribute)
+    return found
+
+
+def build_contrast(choice: ContrastChoice, method: Method) -> ContrastTerm:
+    """The term of a choice as part of a method."""
+    return contrast_class(choice.name)(
+        choice.config,
+        method.task,
+        method.random,
+        align_corners=method.segmentor.align_corners,
+    )

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from pixelcontrast.core.errors import TrainingError
+from pixelcontrast.methods.arrivals import Arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
 
-class _Pending(NamedTuple):
+
+class _Step(NamedTuple):
     step: int
     names: tuple[str, ...]
     ids: tuple[str, ...]
-    values: Tensor
-    ready: torch.cuda.Event | None
-
-    def arrived(self) -> bool:
-        """Whether the values can be read without waiting."""
-        return self.ready is None or bool(self.ready.query())  # type: ignore[no-untyped-call]
 
 
 class FiniteWatch:
@@ -36,7 +31,7 @@ class FiniteWatch:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[_Pending] = deque()
+        self._pending: Arrivals[_Step] = Arrivals()
 
     def watch(self, step: int, terms: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
         """Note the terms of a step and check all that have arrived.
@@ -45,14 +40,8 @@ class FiniteWatch:
             TrainingError: a term of this or an earlier step is not finite.
         """
         values = torch.stack([term.detach().float() for term in terms.values()])
-        ready = None
-        if values.is_cuda:
-            values = values.to("cpu", non_blocking=True)
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record()
-        self._pending.append(_Pending(step, tuple(terms), ids, values, ready))
-        while self._pending and self._pending[0].arrived():
-            self._check(self._pending.popleft())
+        self._pending.send(_Step(step, tuple(terms), ids), values)
+        self._check(wait=False)
 
     def drain(self) -> None:
         """Wait for all noted steps and check them.
@@ -60,22 +49,16 @@ class FiniteWatch:
         Raises:
             TrainingError: a term is not finite.
         """
-        while self._pending:
-            entry = self._pending.popleft()
-            if entry.ready is not None:
-                entry.ready.synchronize()
-            self._check(entry)
+        self._check(wait=True)
 
-    @staticmethod
-    def _check(entry: _Pending) -> None:
-        values = entry.values.tolist()
-        broken = [
-            f"{n} = {v}" for n, v in zip(entry.names, values, strict=True) if not math.isfinite(v)
-        ]
-        if broken:
-            raise TrainingError(
-                f"the loss is not finite at step {entry.step}: {', '.join(broken)}",
-                where="images " + ", ".join(entry.ids),
-                fix="lower optim.lr, set optim.clip_norm=1, use train.precision=32 or look at the "
-                "images with 'pixelcontrast data check'; the last good checkpoint is kept",
-            )
+    def _check(self, *, wait: bool) -> None:
+        for noted, values in self._pending.arrived(wait=wait):
+            named = zip(noted.names, values, strict=True)
+            broken = [f"{name} = {value}" for name, value in named if not math.isfinite(value)]
+            if broken:
+                raise TrainingError(
+                    f"the loss is not finite at step {noted.step}: {', '.join(broken)}",
+                    where="images " + ", ".join(noted.ids),
+                    fix="lower optim.lr, set optim.clip_norm=1, use train.precision=32 or look at "
+                    "the images with 'pixelcontrast data check'; the last good checkpoint is kept",
+                )

@@ -13,6 +13,14 @@ from pixelcontrast.sampling.anchors import (
     sample_per_class,
 )
 from pixelcontrast.sampling.boundaries import BaneError, boundary_negatives, label_distance
+from pixelcontrast.sampling.pseudo_labels import (
+    PseudoLabels,
+    confident,
+    entropy_threshold,
+    pseudo_label_statistics,
+    pseudo_labels,
+    with_ignore,
+)
 from pixelcontrast.sampling.regions import RegionSample, region_means
 from pixelcontrast.sampling.selection import Selection, Strategy, select_keys
 from pixelcontrast.sampling.synthesis import (
@@ -27,18 +35,24 @@ __all__ = [
     "BaneError",
     "Mixture",
     "PixelPool",
+    "PseudoLabels",
     "RegionSample",
     "Selection",
     "Strategy",
     "boundary_negatives",
+    "confident",
     "draw_mixtures",
+    "entropy_threshold",
     "gather_pixels",
     "label_distance",
     "mixed_similarities",
     "mixed_vectors",
+    "pseudo_label_statistics",
+    "pseudo_labels",
     "region_means",
     "resize_labels",
     "sample_anchors",
     "sample_per_class",
     "select_keys",
+    "with_ignore",
 ]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pixelcontrast.methods.base import Method, Task
     from pixelcontrast.models import EmbeddingConfig, LevelHeadsConfig
 
-CONTRASTS: dict[str, str] = {}
+CONTRASTS: dict[str, str] = {
+    "pico": "pixelcontrast.methods.pico:PicoContrast",
+}
 """`module:class` of every term by the name of its method."""
 
 

@@ -4,13 +4,14 @@ Wang et al., "Exploring Cross-Image Pixel Contrast for Semantic Segmentation", I
 Zhou and Wang, "Cross-Image Pixel Contrasting for Semantic Segmentation", TPAMI 2024.
 
 Beside the cross-entropy, pixel embeddings of one class attract and those of other classes repel
-each other, over all images of the batch. Anchors are chosen by the segmentation itself: half of
-them from pixels it gets wrong. The projection head is dropped after training.
+each other, over all images of the batch and, with a memory, of earlier batches. Anchors are chosen
+by the segmentation itself: half of them from pixels it gets wrong. Projection head and memory are
+dropped after training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,20 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelcontrast.core.distributed import all_reduce_sum, gather_rows, rank, world_size
+from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.losses import pixel_info_nce
-from pixelcontrast.methods.base import Method
+from pixelcontrast.methods.base import Method, Task
+from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm
+from pixelcontrast.methods.pico_memory import PicoMemory, PicoMemoryConfig
+from pixelcontrast.methods.pico_selection import (
+    PicoSelectionConfig,
+    PicoSynthesisConfig,
+    contrast_with_selected,
+)
 from pixelcontrast.methods.segmentation import SegmentationLossConfig
 from pixelcontrast.models import EmbeddingConfig
-from pixelcontrast.sampling import AnchorSample, gather_pixels, sample_anchors
+from pixelcontrast.sampling import AnchorSample, PixelPool, gather_pixels
 
 
 @dataclass(frozen=True, slots=True)
-class PicoConfig:
-    """Settings of PiCo. Where paper and released code differ, the paper's value is the default."""
+class PicoContrastConfig:
+    """The contrast term. Where paper and released code differ, the paper's value is the default."""
 
-    segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     weight: float = 1.0
     """Factor lambda of the contrast term (paper: 1; released in-batch recipes: 0.1)."""
@@ -50,11 +58,200 @@ class PicoConfig:
     hard_fraction: float = 0.5
     """Share of anchors taken from wrongly predicted pixels (paper: one half)."""
     warmup_steps: int = 0
-    """Steps before the contrast term counts (released code: 5000 of 40,000)."""
+    """Steps before the contrast term counts (released code: 5000 of 40,000). A memory is filled
+    meanwhile."""
+    memory: PicoMemoryConfig | None = None
+    """Keys of earlier batches; None: the anchors of a batch contrast with each other alone."""
+    selection: PicoSelectionConfig = field(default_factory=PicoSelectionConfig)
+    """Which keys of the memory take part."""
+    synthesis: PicoSynthesisConfig = field(default_factory=PicoSynthesisConfig)
+    """Harder negatives from the selected ones."""
+
+    def __post_init__(self) -> None:
+        untouched = (PicoSelectionConfig(), PicoSynthesisConfig())
+        if self.memory is None and (self.selection, self.synthesis) != untouched:
+            raise ConfigError(
+                "selection and synthesis work on the memory, and there is none",
+                where="method.memory",
+                fix="set method.memory={}, or leave selection and synthesis out",
+            )
+        asked = (self.synthesis.pairs or 0) + (self.synthesis.with_anchor or 0)
+        if self.selection.strategy == "all" and asked:
+            raise ConfigError(
+                "negatives are mixed from selected ones, and selection.strategy=all selects none",
+                where="method.synthesis",
+                fix="choose another strategy, or leave synthesis out",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PicoConfig(PicoContrastConfig):
+    """Settings of PiCo: the contrast term and the cross-entropy."""
+
+    segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
+
+
+class PicoContrast(ContrastTerm):
+    """Pixel-to-pixel and pixel-to-region contrast with its memory.
+
+    On several processes each one holds all anchors and the whole memory and computes the whole
+    loss, so that k processes choose, compare and remember what one process with all images would.
+    """
+
+    Config: ClassVar[type] = PicoContrastConfig
+    config: PicoContrastConfig
+
+    def __init__(
+        self,
+        config: PicoContrastConfig,
+        task: Task,
+        random: Callable[[str], torch.Generator],
+        *,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__(config, task, random, align_corners=align_corners)
+        self.memory: PicoMemory | None = None
+        if config.memory is not None:
+            self.memory = PicoMemory(config.memory, task, config.embedding.dim)
+
+    @classmethod
+    def embedding_head(cls, config: PicoContrastConfig) -> EmbeddingConfig:
+        """The projection f_PROJ: pixels to unit vectors."""
+        return config.embedding
+
+    def needs_embedding(self, step: int) -> bool:
+        """From the end of the warm-up on; with a memory to fill, always."""
+        remembers = self.memory is not None
+        return self.config.weight != 0 and (remembers or step >= self.config.warmup_steps)
+
+    def forward(self, batch: ContrastBatch) -> LossReport:
+        """The term lambda L_NCE of this batch, and what the batch leaves in the memory."""
+        embedding = batch.student.embedding
+        if embedding is None or not self.needs_embedding(batch.step):
+            used = batch.student.logits if embedding is None else embedding
+            return LossReport({"contrast": attached_zero(used)}, {})
+        labels = resize_labels(batch.labels, (embedding.shape[-2], embedding.shape[-1]))
+        draw = self.random("anchors")
+        pool = self.pool(batch.student, labels, draw)
+        stats: dict[str, Tensor | float] = {}
+        term = attached_zero(embedding)
+        if batch.step >= self.config.warmup_steps:
+            anchors = self.anchors(pool, draw)
+            rows = gather_shared_pixels(embedding, anchors.index)
+            loss = self.config.weight * self.contrast(rows, anchors.labels)
+            # Every process holds the whole loss but only the gradient of its own pixels, and
+            # DistributedDataParallel averages: scale the gradient, not the value.
+            term = loss + (world_size() - 1) * (loss - loss.detach())
+            stats.update(self._statistics(rows, anchors))
+        if self.memory is not None:
+            stats.update(self.memory.statistics())
+            self.memory.keep(embedding.detach(), labels, pool, batch.index, self.random("memory"))
+        return LossReport({"contrast": term}, stats)
+
+    def after_step(self) -> None:
+        """Write to the memory what the batches of this step left."""
+        if self.memory is not None:
+            self.memory.write()
+
+    @torch.no_grad()
+    def pool(self, output: SegOutput, labels: Tensor, generator: torch.Generator) -> PixelPool:
+        """All labelled pixels by class, image, and whether they are predicted wrongly.
+
+        The small label and prediction maps of all processes are gathered and sorted alike
+        everywhere, so that all processes draw the same pixels.
+
+        Args:
+            output: class scores of this process's images.
+            labels: (B, h, w) class ids on the embedding grid.
+            generator: source of randomness.
+        """
+        size, scores = labels.shape[-2:], output.logits
+        if scores.shape[-2:] != size:
+            scores = F.interpolate(
+                scores, size=size, mode="bilinear", align_corners=self.align_corners
+            )
+        return PixelPool.build(
+            gather_rows(labels, same_rows=True),
+            gather_rows(scores.argmax(1), same_rows=True),
+            num_classes=self.task.num_classes,
+            ignore_index=self.task.ignore_index,
+            generator=generator,
+        )
+
+    def anchors(self, pool: PixelPool, generator: torch.Generator) -> AnchorSample:
+        """Segmentation-aware hard anchors: balanced over classes, half of them mispredicted."""
+        return pool.anchors(
+            max_anchors=self.config.max_anchors,
+            max_views=self.config.max_views,
+            min_pixels=self.config.min_pixels,
+            hard_fraction=self.config.hard_fraction,
+            generator=generator,
+        )
+
+    def contrast(self, anchors: Tensor, labels: Tensor) -> Tensor:
+        """L_NCE (equation 3) of anchors with each other and with the memory.
+
+        Args:
+            anchors: (N, D) unit length.
+            labels: (N,) class ids, -1 for rows without a role.
+        """
+        config = self.config
+        keys = None if self.memory is None else self.memory.keys()
+        mutual = config.memory is None or config.memory.batch
+        if keys is None or config.selection.strategy == "all":
+            return pixel_info_nce(
+                anchors,
+                labels,
+                None if keys is None else keys.vectors,
+                None if keys is None else keys.labels,
+                include_anchors=mutual,
+                temperature=config.temperature,
+                base_temperature=config.base_temperature,
+            )
+        return contrast_with_selected(
+            anchors,
+            labels,
+            keys,
+            selection=config.selection,
+            synthesis=config.synthesis,
+            mutual=mutual,
+            temperature=config.temperature,
+            base_temperature=config.base_temperature,
+            random=self.random,
+        )
+
+    @torch.no_grad()
+    def _statistics(self, rows: Tensor, anchors: AnchorSample) -> dict[str, Tensor]:
+        """What the contrast does: how many anchors, how hard, how similar, how opposed."""
+        valid = anchors.valid.float()
+        count = valid.sum().clamp_min(1.0)
+        labels = anchors.labels.clamp(0, self.task.num_classes - 1)
+        member = F.one_hot(labels, self.task.num_classes).float() * valid[:, None]
+        sums = member.T @ rows.float()
+        sizes = member.sum(0)
+        same = (sums.square().sum(1) - sizes).sum()
+        same_pairs = (sizes * (sizes - 1)).sum()
+        every = sums.sum(0).square().sum() - sizes.sum()
+        every_pairs = sizes.sum() * (sizes.sum() - 1)
+        keys = torch.zeros_like(sizes)
+        if self.config.memory is None or self.config.memory.batch:
+            keys = sizes
+        if self.memory is not None:
+            keys = keys + self.memory.filled()
+        unopposed = keys.sum() == keys  # classes that all keys belong to
+        return {
+            "anchors": valid.sum(),
+            "anchors_per_class": sizes,
+            "anchor_classes": (sizes > 0).sum().float(),
+            "hard_share": (anchors.hard.float() * valid).sum() / count,
+            "positive_similarity": same / same_pairs.clamp_min(1.0),
+            "negative_similarity": (every - same) / (every_pairs - same_pairs).clamp_min(1.0),
+            "empty_negative_share": (sizes * unopposed).sum() / count,
+        }
 
 
 class PiCo(Method):
-    """Cross-entropy plus pixel-to-pixel contrast within the batch."""
+    """Cross-entropy plus pixel contrast within the batch and with a memory."""
 
     Config: ClassVar[type] = PicoConfig
     config: PicoConfig
@@ -62,6 +259,9 @@ class PiCo(Method):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.segmentation = self.segmentation_loss(self.config.segmentation)
+        self.contrast = PicoContrast(
+            self.config, self.task, self.random, align_corners=self.segmentor.align_corners
+        )
 
     @classmethod
     def embedding_head(cls, config: PicoConfig) -> EmbeddingConfig:
@@ -72,75 +272,30 @@ class PiCo(Method):
         """L = L_CE + lambda L_NCE."""
         labeled = batch["labeled"]
         assert labeled.mask is not None  # the stream is a labelled one
-        contrasting = self.global_step >= self.config.warmup_steps
-        output = self.segmentor(labeled.image, embed=contrasting)
+        step = self.global_step
+        output = self.segmentor(labeled.image, embed=self.contrast.needs_embedding(step))
         terms = self.segmentation(output, labeled.mask)
         if output.embedding is None:
-            terms["contrast"] = self.segmentor.idle_heads(output)
-            return LossReport(terms, {})
-        anchors = self._anchors(output, output.embedding, labeled.mask)
-        embedding = gather_shared_pixels(output.embedding, anchors.index)
-        terms["contrast"] = self.config.weight * self._contrast(embedding, anchors)
-        return LossReport(terms, self._statistics(embedding, anchors))
-
-    @torch.no_grad()
-    def _anchors(self, output: SegOutput, embedding: Tensor, mask: Tensor) -> AnchorSample:
-        """Segmentation-aware hard anchors: balanced over classes, half of them mispredicted.
-
-        The small label and prediction maps of all processes are gathered and sampled alike
-        everywhere, so that k processes choose what one process with all images would choose.
-        """
-        size = (embedding.shape[-2], embedding.shape[-1])
-        scores = output.logits
-        if scores.shape[-2:] != size:
-            scores = F.interpolate(
-                scores, size=size, mode="bilinear", align_corners=self.segmentor.align_corners
+            return LossReport({**terms, "contrast": self.segmentor.idle_heads(output)}, {})
+        contrast = self.contrast(
+            ContrastBatch(
+                student=output,
+                labels=labeled.mask,
+                labelled=len(labeled.mask),
+                step=step,
+                index=labeled.index,
             )
-        return sample_anchors(
-            gather_rows(resize_labels(mask, size), same_rows=True),
-            gather_rows(scores.argmax(1), same_rows=True),
-            num_classes=self.task.num_classes,
-            ignore_index=self.task.ignore_index,
-            max_anchors=self.config.max_anchors,
-            max_views=self.config.max_views,
-            min_pixels=self.config.min_pixels,
-            hard_fraction=self.config.hard_fraction,
-            generator=self.random("anchors"),
         )
+        return LossReport({**terms, **contrast.terms}, contrast.stats)
 
-    def _contrast(self, embedding: Tensor, anchors: AnchorSample) -> Tensor:
-        """L_NCE of the anchors against each other, over all images of the batch (equation 3)."""
-        loss = pixel_info_nce(
-            embedding,
-            anchors.labels,
-            temperature=self.config.temperature,
-            base_temperature=self.config.base_temperature,
-            ignore_index=self.task.ignore_index,
-        )
-        # Every process holds the whole loss but only the gradient of its own pixels, and
-        # DistributedDataParallel averages: scale the gradient, not the value.
-        return loss + (world_size() - 1) * (loss - loss.detach())
+    def after_step(self) -> None:
+        """The memory takes in what the batch left."""
+        self.contrast.after_step()
 
-    @torch.no_grad()
-    def _statistics(self, embedding: Tensor, anchors: AnchorSample) -> dict[str, Tensor]:
-        """What the contrast does: how many anchors, how hard, how similar."""
-        valid = anchors.valid.float()
-        count = valid.sum().clamp_min(1.0)
-        labels = anchors.labels.clamp(0, self.task.num_classes - 1)
-        member = F.one_hot(labels, self.task.num_classes).float() * valid[:, None]
-        sums = member.T @ embedding.float()
-        sizes = member.sum(0)
-        same = (sums.square().sum(1) - sizes).sum()
-        same_pairs = (sizes * (sizes - 1)).sum()
-        every = sums.sum(0).square().sum() - sizes.sum()
-        every_pairs = sizes.sum() * (sizes.sum() - 1)
-        return {
-            "anchors": valid.sum(),
-            "anchor_classes": (sizes > 0).sum().float(),
-            "hard_share": (anchors.hard.float() * valid).sum() / count,
-            "positive_similarity": same / same_pairs.clamp_min(1.0),
-            "negative_similarity": (every - same) / (every_pairs - same_pairs).clamp_min(1.0),
-        }
+
+def attached_zero(tensor: Tensor) -> Tensor:
+    """0 in float32, through which every parameter behind `tensor` gets a zero gradient."""
+    return tensor.flatten()[:0].float().sum()
 
 
 def gather_shared_pixels(embedding: Tensor, index: Tensor) -> Tensor:

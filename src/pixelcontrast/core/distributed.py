@@ -27,12 +27,26 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def wait_for_all() -> None:
+    """Wait until every process is here, for example until the first one has written a file."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of `tensor` over the processes, without gradient; the argument is not changed."""
     total = tensor.detach()
     if world_size() > 1:
         total = total.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
+    return total
+
+
+def all_reduce_sum_with_grad(tensor: Tensor) -> Tensor:
+    """The sum of `tensor` over the processes; each gets the sum of all gradients of it."""
+    if world_size() == 1:
+        return tensor
+    total: Tensor = _AllReduceSum.apply(tensor)
     return total
 
 
@@ -95,6 +109,16 @@ def keep_out_of_ddp(root: nn.Module) -> None:
     }
     already = getattr(root, "_ddp_params_and_buffers_to_ignore", ())
     root._ddp_params_and_buffers_to_ignore = sorted(names.union(already))  # type: ignore[assignment]
+
+
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_reduce_sum(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return all_reduce_sum(gradients[0])
 
 
 class _GatherRows(torch.autograd.Function):

@@ -10,6 +10,7 @@ import hashlib
 import mmap
 import multiprocessing
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -79,7 +80,10 @@ class FileReader:
 
     def mask(self, index: int) -> Array:
         """Decodes the mask and applies the label map."""
-        return read_mask(self.mask_path(index), self.info)
+        info = self.info
+        if self.samples[index].decoded:
+            info = replace(info, label_map=None)
+        return read_mask(self.mask_path(index), info)
 
     def mask_path(self, index: int) -> Path:
         """The file of the mask."""

@@ -89,6 +89,10 @@ class Sample:
     """Path of the image below its folder, without suffix, with forward slashes."""
     image: Path
     mask: Path | None = None
+    instances: Path | None = None
+    """Map of instance ids in the encoding of Cityscapes, for its instance-weighted scores."""
+    decoded: bool = False
+    """The mask holds class ids whatever the data set's label map says: pseudo-labels do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from pixelcontrast.core.errors import ConfigError, did_you_mean
 from pixelcontrast.data.colour import ColourConfig
 from pixelcontrast.data.views import ViewConfig
+from pixelcontrast.engine.stages import (
+    StageConfig,
+    stage_changes,
+    stage_settings,
+    stage_trees,
+)
 from pixelcontrast.evaluation import InferenceConfig
 from pixelcontrast.methods import method_class
 from pixelcontrast.methods.contrast import ContrastChoice, contrast_class
@@ -123,6 +129,17 @@ class RunConfig:
     optim: OptimConfig
     train: TrainConfig
     eval: EvalConfig
+    stages: tuple[Stage, ...] = ()
+    """The stages that are run in place of the settings above; empty for a plain run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a run, with all it is run by."""
+
+    name: str
+    settings: StageConfig
+    config: RunConfig
 
 
 _SECTIONS: dict[str, type] = {
@@ -142,7 +159,7 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: an unknown section, key or method, or a value of the wrong kind.
     """
-    known = {"name", "seed", "method", *_SECTIONS}
+    known = {"name", "seed", "method", "stages", *_SECTIONS}
     for key in tree:
         if key not in known:
             raise ConfigError(f"unknown section {key!r}", fix=did_you_mean(key, known))
@@ -154,13 +171,26 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
     sections = {
         name: parse_section(kind, tree.get(name) or {}, name) for name, kind in _SECTIONS.items()
     }
+    name = str(tree.get("name", method_name))
     return RunConfig(
-        name=str(tree.get("name", method_name)),
+        name=name,
         seed=parse_section(int, tree.get("seed", 0), "seed"),
         method_name=method_name,
         method=parse_method(cls.Config, method),
+        stages=tuple(_parse_stage(tree, name, *item) for item in stage_trees(tree).items()),
         **sections,
     )
+
+
+def _parse_stage(tree: dict[str, Any], run_name: str, name: str, stage: dict[str, Any]) -> Stage:
+    path = f"stages.{name}"
+    settings = parse_section(StageConfig, stage_settings(tree, name), path)
+    try:
+        return Stage(name, settings, parse_config({"name": run_name, **stage}))
+    except ConfigError as error:
+        raise ConfigError(
+            f"in stage {name!r}: {error.what}", where=f"{path}.{error.where}", fix=error.fix
+        ) from error
 
 
 def parse_method(kind: type, values: dict[str, Any]) -> Any:
@@ -196,7 +226,15 @@ def dump_config(config: RunConfig) -> dict[str, Any]:
                 plain["contrast"] = {"name": chosen["name"], **chosen["config"]}
             plain = {"name": config.method_name, **plain}
         tree[name] = plain
+    if config.stages:
+        tree["stages"] = {stage.name: _dump_stage(tree, stage) for stage in config.stages}
     return tree
+
+
+def _dump_stage(base: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """What the stage changes, so that the rest follows the run's own sections."""
+    settings = TypeAdapter(StageConfig).dump_python(stage.settings, mode="json")
+    return {**settings, **stage_changes(base, dump_config(stage.config))}
 
 
 def parse_section(kind: type, value: Any, path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,13 @@ def use_gpu(train: TrainConfig) -> bool:
             fix="use train.device=cpu, or look at 'pixelcontrast doctor'",
         )
     return train.device != "cpu" and torch.cuda.is_available()
+
+
+def device_of(train: TrainConfig) -> torch.device:
+    """Where this process computes what it computes outside of the trainer."""
+    if not use_gpu(train):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def precision(train: TrainConfig) -> str:

@@ -58,6 +58,19 @@ class RunFolder:
         """The HTML report."""
         return self.root / "report.html"
 
+    def stage(self, name: str) -> RunFolder:
+        """The folder of an earlier stage, built like that of a run."""
+        return RunFolder(self.root / "stages" / name)
+
+    def pseudo_labels(self, stage: str) -> Path:
+        """The masks made before a stage."""
+        return self.root / "pseudo_labels" / stage
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint, of the run or of one of its stages, to go on from."""
+        return self.last.is_file() or any(self.root.glob("stages/*/checkpoints/last.ckpt"))
+
     def evaluation(self, split: str) -> Path:
         """Scores and pictures of one split."""
         return self.root / "evaluation" / split

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from pixelcontrast.core.errors import DataError, PixelContrastError
+from pixelcontrast.core.errors import CheckpointError, DataError, PixelContrastError
 from pixelcontrast.data import IMAGE_SUFFIXES, read_image, write_bytes, write_mask
 from pixelcontrast.engine.config import parse_section
 from pixelcontrast.engine.folder import model_file
@@ -131,7 +131,14 @@ def load(
     Raises:
         CheckpointError: there is no model, or it cannot be read.
     """
-    segmentor, metadata = load_model(model_file(path))
+    file = model_file(path)
+    segmentor, metadata = load_model(file)
+    if not metadata.get("classifies", True):
+        raise CheckpointError(
+            "this network was pretrained only and has no trained classifier",
+            where=file,
+            fix=f"fine-tune it: pixelcontrast train --method supervised model.init={path} ...",
+        )
     return Predictor(segmentor, metadata, device=device, inference=inference)
 
 

@@ -11,12 +11,14 @@ from typing import Any
 from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
 from pixelcontrast.data import problem_lines
 from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config
-from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.engine.folder import RunFolder, model_file
+from pixelcontrast.engine.pseudo_labels import class_thresholds, require_unlabelled
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
+from pixelcontrast.engine.stages import expanded
 from pixelcontrast.engine.streams import epoch_steps
 from pixelcontrast.methods import method_class
 from pixelcontrast.methods.base import Method, Task
-from pixelcontrast.models import build_segmentor
+from pixelcontrast.models import build_segmentor, start_from
 from pixelcontrast.recipes import load_recipe, override, set_value
 
 _MAY_CHANGE_ON_RESUME = frozenset(
@@ -58,7 +60,7 @@ def stored_tree(
         CheckpointError: there is nothing to resume.
         ConfigError: a setting is asked for that would make it another run.
     """
-    if not folder.last.is_file():
+    if not folder.resumable:
         started = folder.config.exists()
         raise CheckpointError(
             "there is no checkpoint to resume from",
@@ -93,13 +95,21 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
         DataError: data that cannot be used.
     """
     sources = gather_sources(refuse_unknown(tree).data)
+    stages = expanded(tree)
     notes = resolve_auto_steps(tree) + resolve_auto(tree, sources)
+    if stages:  # the run's own sections only fill what the stages leave open
+        notes = []
+    for name, stage in zip(tree.get("stages") or (), stages, strict=True):
+        found = resolve_auto_steps(stage) + resolve_auto(stage, sources)
+        notes += [f"stage {name}: {note}" for note in found]
     if sources.report is not None:
         notes += problem_lines(sources.report.warnings)
     if not sources.val:
         notes.append("no validation image has a mask: networks are not scored during training")
     config = parse_config(tree)
-    _refuse_endless_warmup(config)
+    for part in (stage.config for stage in config.stages) if config.stages else (config,):
+        _refuse_endless_warmup(part)
+    _refuse_unlabelling(config, sources)
     return config, sources, notes
 
 
@@ -110,11 +120,12 @@ def refuse_unknown(tree: Mapping[str, Any]) -> RunConfig:
         ConfigError: unknown keys or unfit values.
     """
     draft = copy.deepcopy(dict(tree))
-    resolve_auto_steps(draft)
-    if (draft.get("view") or {}).get("crop") == "auto":
-        del draft["view"]["crop"]
-    if _value_at(draft, "method.segmentation.class_weights") == "median_frequency":
-        del draft["method"]["segmentation"]["class_weights"]
+    for part in (draft, *expanded(draft)):
+        resolve_auto_steps(part)
+        if (part.get("view") or {}).get("crop") == "auto":
+            del part["view"]["crop"]
+        if _value_at(part, "method.segmentation.class_weights") == "median_frequency":
+            del part["method"]["segmentation"]["class_weights"]
     return parse_config(draft)
 
 
@@ -143,15 +154,39 @@ def _refuse_endless_warmup(config: RunConfig) -> None:
             )
 
 
-def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = False) -> Method:
-    """The method of a configuration with its network, on the CPU.
+def _refuse_unlabelling(config: RunConfig, sources: Sources) -> None:
+    """Stages that label images need a network that was trained to, and images without masks."""
+    before: str | None = None
+    for stage in config.stages:
+        if stage.settings.pseudo_labels is not None:
+            if before is None or not method_class(before).classifies:
+                raise ConfigError(
+                    "pseudo-labels need a stage before that trains class scores",
+                    where=f"stages.{stage.name}.pseudo_labels",
+                    fix="put a stage with method.name=supervised before it",
+                )
+            class_thresholds(stage.settings.pseudo_labels, sources.dataset.info)
+            require_unlabelled(sources)
+        before = stage.config.method_name
+
+
+def build_method(
+    config: RunConfig,
+    sources: Sources,
+    *,
+    weights_follow: bool = False,
+    start: Path | None = None,
+) -> tuple[Method, list[str]]:
+    """The method of a configuration with its network, on the CPU, and what its weights are.
 
     Args:
-        config: the run.
+        config: the run, or one stage of it.
         sources: its data.
-        weights_follow: a checkpoint will be loaded, so published weights are not fetched.
+        weights_follow: a checkpoint will be loaded, so no other weights are.
+        start: the model file to begin with, in place of the weights of `config.model`.
 
     Raises:
+        CheckpointError: the first weights are missing, or belong to another network.
         ConfigError: the settings do not fit the network.
         DataError: the method cannot learn from this data.
     """
@@ -171,9 +206,14 @@ def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = 
         )
     head = cls.embedding_head(config.method)
     model = config.model
-    if weights_follow:
+    if start is None and model.init is not None:
+        start = model_file(model.init)
+    if weights_follow or start is not None:
         model = dataclasses.replace(model, pretrained=False, weights_file=None)
     segmentor = build_segmentor(model, info.num_classes, embedding=head)
+    notes = []
+    if start is not None and not weights_follow:
+        notes.append(start_from(segmentor, start, info.classes))
     task = Task(
         num_classes=info.num_classes,
         ignore_index=info.ignore_index,
@@ -183,7 +223,7 @@ def build_method(config: RunConfig, sources: Sources, *, weights_follow: bool = 
         num_images=len(sources.labeled),
         epoch_steps=epoch_steps(config.train, sources, cls.streams),
     )
-    return cls(config.method, segmentor, task, config.optim)
+    return cls(config.method, segmentor, task, config.optim), notes
 
 
 def _flat(sections: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

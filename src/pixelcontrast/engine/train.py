@@ -1,36 +1,28 @@
-"""One training run from configuration to report."""
+"""One training run, of one stage or several, from configuration to report."""
 
 from __future__ import annotations
 
-import pickle
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 from rich.console import Console
 
-from pixelcontrast.core.distributed import keep_out_of_ddp, rank, world_size
-from pixelcontrast.core.errors import CheckpointError, TrainingError
-from pixelcontrast.core.seeding import seed_for
-from pixelcontrast.data import build_eval_loader
-from pixelcontrast.engine.callbacks import Journal, ProgressBar, StopSignals, Validation
+from pixelcontrast.core.errors import TrainingError
 from pixelcontrast.engine.config import RunConfig, dump_config
-from pixelcontrast.engine.devices import precision, quiet_lightning, trainer_options, use_gpu
+from pixelcontrast.engine.devices import precision, use_gpu
 from pixelcontrast.engine.environment import git_state, hardware, versions
 from pixelcontrast.engine.folder import RunFolder, first_process, now
-from pixelcontrast.engine.prepare import assemble, build_method, prepare, stored_tree
+from pixelcontrast.engine.parts import refuse_impossible, run_parts, run_stages
+from pixelcontrast.engine.prepare import assemble, prepare, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
-from pixelcontrast.engine.streams import StreamData, describe_streams
-from pixelcontrast.evaluation import SegScores, evaluate
-from pixelcontrast.models import Segmentor, save_model
+from pixelcontrast.engine.streams import describe_streams
+from pixelcontrast.methods import method_class
 from pixelcontrast.recipes import run_name
 from pixelcontrast.report import write_report
 
@@ -73,78 +65,27 @@ def train(
     folder = RunFolder(out or Path("runs") / run_name(tree))
     if resume:
         tree = stored_tree(folder, tree, overrides, sections)
-        check_checkpoint(folder.last)
     config, sources, notes = prepare(tree)
+    parts = run_parts(config, folder, resume=resume)
     # All that can be refused is refused before the folder is claimed.
-    options = trainer_options(config.train, config.optim, folder.root)
-    torch.manual_seed(seed_for(config.seed, "weights"))
-    method = build_method(config, sources, weights_follow=resume)
+    method, about_weights = refuse_impossible(parts, sources)
+    notes += about_weights
     if first_process():
         if not resume:
             folder.create(force=force)
             folder.write_config(dump_config(config))
         folder.update_record(**_record(config, sources, method, notes))
         _announce(console, config, sources, method, notes, folder)
-    _fit(config, sources, method, folder, console, options, resume=resume)
+    with _failure_in_record(folder):
+        finished = run_stages(parts, sources, method, folder, console)
+    if finished:
+        _conclude(parts[-1].config, sources, folder, console)
     return folder
 
 
-def _fit(
-    config: RunConfig,
-    sources: Sources,
-    method: Method,
-    folder: RunFolder,
-    console: Console,
-    options: dict[str, Any],
-    *,
-    resume: bool,
-) -> None:
-    journal = Journal(folder, config.train.log_every, config.train.batch * config.train.accumulate)
-    signals = StopSignals()
-    validation = Validation(
-        folder,
-        journal,
-        lambda running: score_predictors(running, config, sources),
-        lambda running, which: save_predictor(running, which, config, sources, folder.model),
-        validate_every=config.train.validate_every,
-        checkpoint_every=config.train.checkpoint_every,
-    )
-    quiet_lightning()
-    trainer = Trainer(
-        # In this order a stop is noticed, then the step is logged, then everything is saved.
-        callbacks=[signals, journal, validation, ProgressBar(journal, console, config.train.steps)],
-        max_steps=config.train.steps,
-        **options,
-    )
-    keep_out_of_ddp(method)
-    if config.train.channels_last:
-        method.to(memory_format=torch.channels_last)  # a teacher like its student
-    if config.train.compile:
-        method.segmentor.compile()
-    before = folder.read_record().get("seconds", 0.0)
-    started = time.perf_counter()
-    with _failure_in_record(folder):
-        trainer.fit(
-            method,
-            datamodule=StreamData(config, sources, method.streams),
-            ckpt_path=str(folder.last) if resume else None,
-            weights_only=True,
-        )
-    if not trainer.is_global_zero:
-        return
-    folder.update_record(
-        seconds=round(before + time.perf_counter() - started, 1),
-        finished=now(),
-        steps=trainer.global_step,
-        status="stopped" if signals.received else "finished",
-    )
-    if signals.received:
-        raise TrainingError(
-            f"stopped by {signals.received} after step {trainer.global_step}; everything is saved",
-            where=folder.root,
-            fix="continue with the same command and --resume",
-        )
-    if sources.val:
+def _conclude(config: RunConfig, sources: Sources, folder: RunFolder, console: Console) -> None:
+    """Score the best network of the finished run and write its report."""
+    if sources.val and method_class(config.method_name).classifies:
         best = folder.read_record()["best"]
         weights = "trained" if best["which"] == "student" else "averaged"
         console.print(
@@ -155,63 +96,6 @@ def _fit(
         outcome = score_run(folder, data=sources.dataset.root)
         console.print(outcome.scores.table(sources.dataset.info.classes), highlight=False)
     console.print(f"report: {write_report([folder.root], folder.report)}")
-
-
-def score_predictors(method: Method, config: RunConfig, sources: Sources) -> dict[str, SegScores]:
-    """Scores of every network of the method on the validation images; empty without any."""
-    if not sources.val:
-        return {}
-    info = sources.dataset.info
-    scores = {}
-    for name, network in method.predictors().items():
-        was_training = network.training
-        network.eval()
-        scores[name] = evaluate(
-            network,
-            build_eval_loader(
-                sources.val,
-                info,
-                batch_size=config.eval.batch,
-                rank=rank(),
-                world_size=world_size(),
-                workers=config.data.workers,
-            ),
-            num_classes=info.num_classes,
-            ignore_index=info.ignore_index,
-            config=replace(config.eval.inference, align_corners=config.model.align_corners),
-            device=method.device,
-        ).scores
-        network.train(was_training)
-    return scores
-
-
-def save_predictor(
-    method: Method, which: str | None, config: RunConfig, sources: Sources, path: Path
-) -> None:
-    """Write one network of the method, or its preferred one, with all that is needed to use it."""
-    network = method.predictors()[which] if which else method.predictor()
-    assert isinstance(network, Segmentor)  # every method so far trains one
-    description = sources.describe()
-    kept = {key: description[key] for key in ("classes", "palette", "ignore_index", "splits")}
-    protocol = replace(config.eval.inference, align_corners=config.model.align_corners)
-    kept |= {"run": config.name, "method": config.method_name, "inference": asdict(protocol)}
-    save_model(network, path, kept)
-
-
-def check_checkpoint(path: Path) -> None:
-    """Make sure that a checkpoint can be read, without running anything it may contain.
-
-    Raises:
-        CheckpointError: it cannot.
-    """
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            "the checkpoint cannot be read: it is damaged or of another program",
-            where=path,
-            fix=f"use {path.with_name('best.ckpt')} in its place, or start again with --force",
-        ) from error
 
 
 def _record(
@@ -252,14 +136,14 @@ def _announce(
     for note in notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     parameters = sum(p.numel() for p in method.segmentor.parameters())
+    stages = "" if config.stages else describe_streams(config, sources, method.streams) + "\n"
     console.print(
         f"{config.method_name}: {config.model.encoder} + {config.model.decoder}, "
         f"{parameters / 1e6:.1f} M parameters\n"
         f"data: {sources.dataset.root.absolute()}: {len(sources.labeled)} labelled, "
         f"{len(sources.unlabeled)} unlabelled, {len(sources.val)} validation images, "
         f"{sources.dataset.info.num_classes} classes\n"
-        f"{describe_streams(config, sources, method.streams)}\n"
-        f"run: {folder.root.absolute()}",
+        f"{stages}run: {folder.root.absolute()}",
         highlight=False,
         markup=False,
     )
@@ -271,7 +155,8 @@ def _failure_in_record(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if first_process():
+        # A run that a signal stopped has said so already.
+        if first_process() and folder.read_record().get("status") != "stopped":
             folder.update_record(status="failed", finished=now())
         if isinstance(error, torch.OutOfMemoryError):
             raise TrainingError(

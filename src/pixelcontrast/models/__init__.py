@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixelcontrast.models.segmentor import Segmentor as Segmentor
     from pixelcontrast.models.segmentor import build_segmentor as build_segmentor
     from pixelcontrast.models.segmentor import upsample_logits as upsample_logits
+    from pixelcontrast.models.start import start_from as start_from
     from pixelcontrast.models.weights import load_model as load_model
     from pixelcontrast.models.weights import load_state as load_state
     from pixelcontrast.models.weights import load_weights as load_weights
@@ -37,6 +38,7 @@ _NAMES = {
     "heads": ("AuxiliaryHead", "Classifier", "ProjectionHead", "VarianceHead"),
     "level_heads": ("LevelHeads",),
     "segmentor": ("DeployedSegmentor", "Segmentor", "build_segmentor", "upsample_logits"),
+    "start": ("start_from",),
     "weights": ("load_model", "load_state", "load_weights", "save_model"),
 }
 __all__, __getattr__ = lazy_names(__name__, _NAMES)

@@ -1,11 +1,22 @@
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from pixelcontrast.core.errors import DataError
-from pixelcontrast.evaluation import ConfusionMatrix, InferenceConfig, evaluate, predict_labels
+from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.core.types import SegOutput
+from pixelcontrast.evaluation import (
+    ConfusionMatrix,
+    FeatureConfig,
+    FeatureMeter,
+    InferenceConfig,
+    InstanceMeter,
+    evaluate,
+    near_boundary,
+    predict_labels,
+)
 
 
 @dataclass
@@ -101,3 +112,76 @@ def test_a_foreign_label_names_its_image():
     with pytest.raises(DataError) as caught:
         evaluate(network, [batch], num_classes=3)
     assert caught.value.where == "image_4_1"
+
+
+class WithFeatures:
+    """A network whose features are known, counting its passes."""
+
+    def __init__(self):
+        self.passes = []
+
+    def __call__(self, image):
+        self.passes.append(image.shape[-2:])
+        return SegOutput(logits=network(image), features=image.float()[:, :, ::2, ::2] + 1)
+
+
+def test_features_come_from_the_scored_pass():
+    model = WithFeatures()
+    outcome = evaluate(model, BATCHES, num_classes=3, features=FeatureConfig())
+    assert len(model.passes) == len(BATCHES)
+    expected = FeatureMeter("classifier input", 3, 3)
+    for batch in BATCHES:
+        expected.update(batch.image.float()[:, :, ::2, ::2] + 1, batch.mask, batch.ids)
+    assert outcome.features == (expected.scores(),)
+    vectors, labels = outcome.samples["classifier input"]
+    assert len(vectors) == len(labels) == expected.counts.sum()
+    assert (
+        outcome.features
+        == evaluate(
+            model,
+            BATCHES,
+            num_classes=3,
+            features=FeatureConfig(),
+            config=InferenceConfig(flip=True),
+        ).features
+    )
+
+
+def test_features_of_several_scales_are_those_nearest_to_one():
+    model = WithFeatures()
+    config = InferenceConfig(scales=(0.5, 0.9, 2.0))
+    evaluate(model, BATCHES[1:], num_classes=3, features=FeatureConfig(), config=config)
+    assert model.passes[-1] == (round(0.9 * 7), round(0.9 * 13))
+    assert len(model.passes) == 4
+
+
+def test_class_scores_alone_have_no_features():
+    with pytest.raises(ConfigError, match="class scores alone"):
+        evaluate(network, BATCHES, num_classes=3, features=FeatureConfig())
+
+
+def test_scores_near_boundaries():
+    outcome = evaluate(network, BATCHES, num_classes=3, boundary=2.0)
+    expected = ConfusionMatrix(3)
+    for batch in BATCHES:
+        labels, _ = predict_labels(network, batch.image)
+        near = near_boundary(batch.mask, 2.0)
+        expected.update(labels, batch.mask.masked_fill(~near, 255))
+    assert torch.equal(outcome.boundary.scores.confusion, expected.counts)
+    assert outcome.boundary.distance == 2.0
+
+
+def test_everything_as_text_and_values():
+    names = ["a", "b", "c"]
+    bare = evaluate(network, BATCHES, num_classes=3)
+    assert bare.table(names) == bare.scores.table(names)
+    assert bare.to_dict(names)["boundary"] is None
+    full = evaluate(WithFeatures(), BATCHES, num_classes=3, boundary=1, features=FeatureConfig())
+    full = replace(full, instances=InstanceMeter().scores())
+    table = full.table(names)
+    assert "within 1 pixels of a boundary" in table
+    assert "classifier input (width 3): A " in table
+    values = json.loads(json.dumps(full.to_dict(names), allow_nan=False))
+    assert values["boundary"]["miou"] == full.boundary.scores.miou
+    assert values["features"][0]["layer"] == "classifier input"
+    assert "class_iiou" in values["instances"]

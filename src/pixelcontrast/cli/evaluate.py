@@ -24,6 +24,12 @@ def evaluate(
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored image.")] = False,
     slide: Annotated[bool, typer.Option("--slide", help="Slide the training crop.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    boundary: Annotated[
+        float, typer.Option(help="Also score pixels within this distance of a boundary; 0: not.")
+    ] = 3.0,
+    features: Annotated[
+        bool, typer.Option(help="Measure and draw how features separate the classes.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Score the best network of a run on a split."""
@@ -32,6 +38,12 @@ def evaluate(
     except ValueError as error:
         raise ConfigError(f"cannot read --scales {scales!r}", fix="write 0.5,1,1.5") from error
 
+    if boundary and not boundary >= 1:
+        raise ConfigError(
+            f"no pixel lies within {boundary} pixels of another one",
+            where="--boundary",
+            fix="give 1 or more, or 0 for none",
+        )
     folder = RunFolder(run)
     crop = folder.read_config()["view"]["crop"] if slide else None
     model_file(run)
@@ -39,7 +51,7 @@ def evaluate(
     import json
 
     from pixelcontrast.engine.config import parse_config
-    from pixelcontrast.engine.scoring import score_run
+    from pixelcontrast.engine.scoring import FEATURES, score_run
 
     protocol = parse_config(folder.read_config()).eval.inference
     if factors:
@@ -48,9 +60,18 @@ def evaluate(
         protocol = replace(protocol, flip=True)
     if crop:
         protocol = replace(protocol, mode="slide", crop=tuple(crop))
-    outcome = score_run(folder, split=split, data=data, inference=protocol, device=device)
+    outcome = score_run(
+        folder,
+        split=split,
+        data=data,
+        inference=protocol,
+        device=device,
+        boundary=boundary or None,
+        features=FEATURES if features else None,
+    )
     names = folder.read_record()["dataset"]["classes"]
     if as_json:
-        typer.echo(json.dumps(outcome.scores.to_dict(names), indent=2))
+        values = outcome.to_dict(names)
+        typer.echo(json.dumps({**values.pop("scores"), **values}, indent=2))
     else:
-        typer.echo(outcome.scores.table(names))
+        typer.echo(outcome.table(names))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +13,27 @@ import cv2
 import numpy as np
 
 from pixelcontrast.core.errors import CheckpointError, DataError
-from pixelcontrast.core.files import write_json
+from pixelcontrast.core.files import write_json, write_text
 from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
 from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.embedding import embedding_pictures
 from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.engine.heads import segmentor_with_heads
+from pixelcontrast.engine.instances import InstanceMaps
 from pixelcontrast.engine.predict import load
 from pixelcontrast.engine.sources import open_data
-from pixelcontrast.evaluation import Evaluation, ImageScore, InferenceConfig
+from pixelcontrast.evaluation import Evaluation, FeatureConfig, ImageScore, InferenceConfig
 from pixelcontrast.evaluation import evaluate as evaluate_network
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pixelcontrast.core.types import SegOutput
+    from pixelcontrast.models import Segmentor
+
+BOUNDARY = 3.0
+"""Pixels from a boundary of the ground truth within which it is scored apart."""
+FEATURES = FeatureConfig()
 
 _PICTURES = 6
 _LONGEST_SIDE = 640
@@ -34,6 +46,8 @@ def score_run(
     data: Path | None = None,
     inference: InferenceConfig | None = None,
     device: str | None = None,
+    boundary: float | None = BOUNDARY,
+    features: FeatureConfig | None = FEATURES,
 ) -> Evaluation:
     """Score the best network of a run and store scores and pictures in its folder.
 
@@ -43,6 +57,9 @@ def score_run(
         data: another data set folder with the same classes; None: the run's own.
         inference: None: as during training.
         device: None: a GPU if there is one.
+        boundary: also score the pixels within this distance of a boundary; None: not.
+        features: also measure and draw how the features separate the classes, those before the
+            classifier and, while the run keeps its best checkpoint, the embeddings; None: not.
 
     Raises:
         CheckpointError: the run has no trained network.
@@ -59,9 +76,20 @@ def score_run(
     protocol = replace(protocol, align_corners=config.model.align_corners)
     predictor = load(folder.root, device=device, inference=protocol)
     _same_classes(predictor.names, dataset)
+    network: Segmentor | partial[SegOutput] = predictor.segmentor
+    if features is not None:
+        full = segmentor_with_heads(folder, config, dataset.info.num_classes)
+        if full is not None:
+            network = partial(full.to(predictor.device), embed=True)
     pictures = _Pictures(samples)
+    instances = InstanceMaps(samples, dataset.info.classes)
+
+    def see(score: ImageScore, image: Tensor, truth: Tensor, labels: Tensor) -> None:
+        pictures.consider(score, image, truth, labels)
+        instances.consider(score.id, truth, labels)
+
     outcome = evaluate_network(
-        predictor.segmentor,
+        network,
         build_eval_loader(
             samples, dataset.info, batch_size=config.eval.batch, workers=config.data.workers
         ),
@@ -69,11 +97,16 @@ def score_run(
         ignore_index=dataset.info.ignore_index,
         config=protocol,
         device=predictor.device,
-        on_image=pictures.consider,
+        boundary=boundary,
+        features=features,
+        on_image=see,
         across_processes=False,  # the other processes of a training run are done by now
     )
+    outcome = replace(outcome, instances=instances.scores())
     target = folder.evaluation(split)
     images = pictures.write(target, outcome, dataset)
+    drawn = embedding_pictures(outcome.samples, seed=features.seed if features else 0)
+    write_text(target / "embedding.json", json.dumps(drawn))
     write_json(
         target / "scores.json",
         {
@@ -81,7 +114,7 @@ def score_run(
             "data": str(dataset.root),
             "step": (folder.read_record().get("best") or {}).get("step"),
             "protocol": asdict(protocol),
-            "scores": outcome.scores.to_dict(dataset.info.classes),
+            **outcome.to_dict(dataset.info.classes),
             "images": images,
         },
     )
@@ -95,6 +128,8 @@ def evaluate(
     data: str | Path | None = None,
     inference: InferenceConfig | None = None,
     device: str | None = None,
+    boundary: float | None = BOUNDARY,
+    features: FeatureConfig | None = FEATURES,
 ) -> Evaluation:
     """`score_run` for the folder of a run."""
     return score_run(
@@ -103,6 +138,8 @@ def evaluate(
         data=None if data is None else Path(data),
         inference=inference,
         device=device,
+        boundary=boundary,
+        features=features,
     )
 
 

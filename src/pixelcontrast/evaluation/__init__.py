@@ -2,7 +2,13 @@
 
 from pixelcontrast.evaluation.boundary import near_boundary
 from pixelcontrast.evaluation.confusion import ConfusionMatrix
-from pixelcontrast.evaluation.evaluate import Evaluation, ImageScore, OnImage, evaluate
+from pixelcontrast.evaluation.evaluate import (
+    BoundaryScores,
+    Evaluation,
+    ImageScore,
+    OnImage,
+    evaluate,
+)
 from pixelcontrast.evaluation.feature_scores import ClassFeatures, FeatureScores
 from pixelcontrast.evaluation.features import FeatureConfig, FeatureMeter
 from pixelcontrast.evaluation.inference import (
@@ -22,6 +28,7 @@ from pixelcontrast.evaluation.separation import (
 )
 
 __all__ = [
+    "BoundaryScores",
     "ClassFeatures",
     "ConfusionMatrix",
     "Evaluation",

@@ -23,15 +23,16 @@ from pixelcontrast.evaluation.inference import (
     predict_labels,
     resized,
 )
-from pixelcontrast.evaluation.scores import SegScores
+from pixelcontrast.evaluation.scores import SegScores, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pixelcontrast.evaluation.feature_scores import FeatureScores
+    from pixelcontrast.evaluation.instances import InstanceScores
 
-PICTURED = 120
-"""Features of each class that an evaluation hands out, for pictures."""
+PICTURED, PICTURED_IN_ALL = 120, 1000
+"""Most features of each class, and about how many in all, that are handed out for pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,25 @@ class ImageScore:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundaryScores:
+    """Scores over the pixels near a boundary of the ground truth alone."""
+
+    distance: float
+    """tau_B in pixels; see `near_boundary`."""
+    scores: SegScores
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The outcome of an evaluation."""
 
     scores: SegScores
     images: tuple[ImageScore, ...]
-    boundary: SegScores | None = None
-    """The same scores over pixels near a boundary of the ground truth alone."""
+    boundary: BoundaryScores | None = None
     features: tuple[FeatureScores, ...] = ()
     """How well the features of each layer separate the classes."""
+    instances: InstanceScores | None = None
+    """Where the data set has instance maps."""
     samples: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """For each layer some features (N, F) of every class and their classes (N,)."""
 
@@ -70,11 +81,33 @@ class Evaluation:
         Args:
             names: of the C classes.
         """
+        edges = self.boundary
         return {
             "scores": self.scores.to_dict(names),
-            "boundary": self.boundary and self.boundary.to_dict(names),
+            "boundary": edges and {"distance": edges.distance, **edges.scores.to_dict(names)},
             "features": [layer.to_dict(names) for layer in self.features],
+            "instances": self.instances and self.instances.to_dict(),
         }
+
+    def table(self, names: Sequence[str]) -> str:
+        """Everything as plain text.
+
+        Args:
+            names: of the C classes.
+        """
+        lines = [self.scores.table(names)]
+        if self.boundary is not None:
+            where = f"within {self.boundary.distance:g} pixels of a boundary"
+            lines.append(f"mean IoU {where}: {percent(self.boundary.scores.miou)}")
+        if self.instances is not None:
+            lines += [
+                f"mean {name.replace('_', ' ')} (Cityscapes): {percent(value)}"
+                for name, value in self.instances.means.items()
+            ]
+        if self.features:
+            lines.append("features (A: lower is better, U: higher is better)")
+            lines += [f"  {layer.line()}" for layer in self.features]
+        return "\n".join(lines)
 
     def worst(self, count: int) -> tuple[ImageScore, ...]:
         """The `count` images of lowest mean IoU, worst first."""
@@ -170,9 +203,9 @@ def evaluate(
     return Evaluation(
         total.scores(),
         tuple(images),
-        boundary=None if boundary is None else edges.scores(),
+        boundary=None if boundary is None else BoundaryScores(boundary, edges.scores()),
         features=meters.scores(),
-        samples=meters.samples(PICTURED),
+        samples=meters.samples(max(1, min(PICTURED, PICTURED_IN_ALL // num_classes))),
     )
 
 

@@ -218,7 +218,9 @@ class FeatureMeters:
 def feature_layers(output: SegOutput) -> Mapping[str, Tensor]:
     """The maps whose separation is measured: what the classifier sees, and the embedding if any."""
     layers = {"classifier input": output.features}
-    if output.embedding is not None:
+    if output.levels:
+        layers |= {f"embedding, level {i}": level for i, level in enumerate(output.levels, 1)}
+    elif output.embedding is not None:
         layers["embedding"] = output.embedding
     return layers
 

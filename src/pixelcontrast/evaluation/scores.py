@@ -156,15 +156,15 @@ class SegScores:
         lines = [head, rule]
         columns = zip(names, self.iou, self.accuracy, self.precision, self.pixels, strict=True)
         lines += [
-            f"{name:<{width}}  {_percent(iou):>6}  {_percent(recall):>6}  "
-            f"{_percent(precision):>7}  {pixels:>12,}"
+            f"{name:<{width}}  {percent(iou):>6}  {percent(recall):>6}  "
+            f"{percent(precision):>7}  {pixels:>12,}"
             for name, iou, recall, precision, pixels in columns
         ]
         lines += [
             rule,
-            f"{'mean':<{width}}  {_percent(self.miou):>6}  {_percent(self.mean_accuracy):>6}  "
+            f"{'mean':<{width}}  {percent(self.miou):>6}  {percent(self.mean_accuracy):>6}  "
             f"{'':>7}  {sum(self.pixels):>12,}",
-            f"pixel accuracy {_percent(self.pixel_accuracy)}, {self.ignored:,} pixels unlabelled",
+            f"pixel accuracy {percent(self.pixel_accuracy)}, {self.ignored:,} pixels unlabelled",
         ]
         if self.absent:
             listed = ", ".join(names[c] for c in self.absent)
@@ -185,5 +185,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
+def percent(share: float | None) -> str:
+    """A share of 1 in percent with two digits; a dash where it is unknown (None or NaN)."""
+    return "-" if share is None or share != share else f"{100 * share:.2f}"

@@ -94,7 +94,7 @@ def _conclude(config: RunConfig, sources: Sources, folder: RunFolder, console: C
             highlight=False,
         )
         outcome = score_run(folder, data=sources.dataset.root)
-        console.print(outcome.scores.table(sources.dataset.info.classes), highlight=False)
+        console.print(outcome.table(sources.dataset.info.classes), highlight=False)
     console.print(f"report: {write_report([folder.root], folder.report)}")
 
 

@@ -142,12 +142,36 @@ def test_impossible_capacity(capacity):
 
 def test_no_slot_is_written_twice(monkeypatch):
     # On a GPU the order of such writes would be undefined.
-    def checked(store, slots, keep, rows):
-        written = slots[keep]
+    def checked(store, slots, rows):
+        written = slots[slots < len(store) - 1]
         assert written.unique().numel() == written.numel() == 3 + 1
-        write_rows(store, slots, keep, rows)
+        write_rows(store, slots, rows)
 
     monkeypatch.setattr("pixelcontrast.memory.queue.write_rows", checked)
     queue = ClassQueue(2, 3, 2)
     queue.enqueue(numbers(*range(9)), torch.tensor([0, 0, 1, 0, 0, 0, -1, 0, 5]))
     assert stored(queue, 0) == [4, 5, 7]  # of 0, 1, 3, 4, 5, 7
+
+
+def test_keys_shared_by_all_processes_are_written_as_they_are():
+    plain, shared = ClassQueue(3, 4, 2), ClassQueue(3, 4, 2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        keys = torch.rand(11, 2, generator=generator)
+        labels = torch.randint(-1, 5, (11,), generator=generator)
+        plain.enqueue(keys, labels)
+        shared.write(keys, labels.clamp(-1, 3))
+    assert torch.equal(plain.rows, shared.rows)
+    assert torch.equal(plain.written, shared.written)
+
+
+def test_drawn_rows_are_filled_ones_of_the_class_each_as_often():
+    queue = ClassQueue(3, [4, 4, 8], 1)
+    queue.enqueue(numbers(*range(9)), torch.tensor([0, 0, 0, 0, 0, 2, 2, 2, 5]))
+    drawn = queue.draw(6000, torch.Generator().manual_seed(0))
+    for label, filled in ((0, 4), (2, 3)):
+        rows, counts = drawn[label].unique(return_counts=True)
+        assert (queue.keys().labels[rows] == label).all()
+        assert len(rows) == filled
+        assert (counts - 6000 / filled).abs().max() < 250
+    assert (drawn[1] < queue.rows.shape[0] - 1).all()  # an empty class: any row there is

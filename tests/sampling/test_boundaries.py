@@ -126,11 +126,14 @@ def slow_negatives(labels, predictions, classes, ratio, error):
     for image, (label, guess) in enumerate(zip(labels.numpy(), predictions.numpy(), strict=True)):
         wrong = (label != guess) & (label < classes)
         for n in range(classes):
-            inside = wrong & {
-                "false_positive": guess == n,
-                "literal": label == n,
-                "other_class_errors": label != n,
-            }[error]
+            inside = (
+                wrong
+                & {
+                    "false_positive": guess == n,
+                    "literal": label == n,
+                    "other_class_errors": label != n,
+                }[error]
+            )
             if inside.any():
                 distance = distance_transform_edt(inside)[inside] if not inside.all() else [np.inf]
                 keep = math.ceil(round(ratio * inside.sum(), 9))
@@ -146,7 +149,12 @@ def test_negatives_are_the_nearest_of_every_region(error, ratio):
     predictions = blobs(9, 3, 20, 26, classes)
     labels[:, 4:9, 3:] = IGNORE
     found = boundary_negatives(
-        labels, predictions, lottery_for(labels.shape), num_classes=classes, ratio=ratio, error=error
+        labels,
+        predictions,
+        lottery_for(labels.shape),
+        num_classes=classes,
+        ratio=ratio,
+        error=error,
     )
     expected = slow_negatives(labels, predictions, classes, ratio, error)
     assert len(expected) > 6

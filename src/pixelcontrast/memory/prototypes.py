@@ -11,6 +11,8 @@ from pixelcontrast.core.class_sums import class_sums
 from pixelcontrast.core.distributed import all_reduce_sum
 from pixelcontrast.memory.storage import Keys
 
+_BLOCK_ROWS = 4096
+
 
 class ClassPrototypes(nn.Module):
     """The mean vector of every class: over everything seen, or with the past fading.
@@ -136,11 +138,19 @@ def _natural_sums(
     mean_ND: Tensor, variance_ND: Tensor, labels_N: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(C, D) sums of 1 / var and of mean / var, (C,) number of terms, over all processes."""
-    precision = variance_ND.double().reciprocal()
-    both = torch.stack([precision, mean_ND.double() * precision])
-    sums, number = class_sums(both, labels_N.expand(2, -1), num_classes)
+    dim = mean_ND.shape[1]
+    sums = torch.zeros(num_classes, 2 * dim, dtype=torch.float64, device=mean_ND.device)
+    number = torch.zeros(num_classes, dtype=torch.int64, device=mean_ND.device)
+    # In blocks, since a step may have millions of vectors and these are in double precision.
+    parts = (rows.split(_BLOCK_ROWS) for rows in (mean_ND, variance_ND, labels_N))
+    for mean, variance, labels in zip(*parts, strict=True):
+        precision = variance.double().reciprocal()
+        both = torch.cat([precision, mean.double() * precision], 1)
+        block_sums, block_number = class_sums(both[None], labels[None], num_classes)
+        sums += block_sums[0]
+        number += block_number[0]
     total = all_reduce_sum(sums)
-    return total[0], total[1], all_reduce_sum(number[0])
+    return total[:, :dim], total[:, dim:], all_reduce_sum(number)
 
 
 def _gaussians(precision: Tensor, weighted: Tensor, valid: Tensor) -> Gaussians:

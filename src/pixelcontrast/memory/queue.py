@@ -13,6 +13,8 @@ from pixelcontrast.memory.storage import Keys, gather_labelled, write_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Generator
+
 
 class ClassQueue(nn.Module):
     """First in, first out, separately for every class; empty slots never leave it.
@@ -91,19 +93,45 @@ class ClassQueue(nn.Module):
             valid_N: (N,) bool, rows that count; None: all.
             same_rows: N is equal on all processes (see `core.distributed.gather_rows`).
         """
-        keys, labels = gather_labelled(keys_ND, labels_N, valid_N, self.num_classes, same_rows)
-        ordered, order = labels.sort(stable=True)
-        classes = torch.arange(self.num_classes + 1, device=labels.device)
+        self.write(*gather_labelled(keys_ND, labels_N, valid_N, self.num_classes, same_rows))
+
+    @torch.no_grad()
+    def write(self, keys_ND: Tensor, labels_N: Tensor) -> None:
+        """`enqueue` for keys that every process already holds, those of all images.
+
+        Args:
+            keys_ND: (N, D), the same on all processes.
+            labels_N: (N,) class ids; rows outside [0, C) are left out.
+        """
+        ordered, order = labels_N.sort(stable=True)
+        classes = torch.arange(self.num_classes + 1, device=labels_N.device)
         starts = torch.searchsorted(ordered, classes)
-        place = torch.arange(labels.numel(), device=labels.device)
+        place = torch.arange(labels_N.numel(), device=labels_N.device)
         owner = ordered.clamp(0, self.num_classes - 1)
         keep = ordered == owner
-        if labels.numel() > self.smallest:
+        if labels_N.numel() > self.smallest:
             keep &= place >= (starts[1:] - self.capacity)[owner]
         turn = place + (self.written - starts[:-1])[owner]
         slots = self.first[owner] + turn % self.capacity[owner]
-        write_rows(self.rows, slots, keep, keys[order])
+        # The slots are brought into the order of the keys, not the much wider keys into theirs.
+        slots = torch.where(keep, slots, self.rows.shape[0] - 1)
+        write_rows(self.rows, slots.scatter(0, order, slots), keys_ND)
         self.written += starts.diff()
+
+    def draw(self, amount: int, generator: Generator) -> Tensor:
+        """(C, amount) rows of random keys of each class, drawn with replacement.
+
+        They point into `keys().vectors`; those of a class without keys mean nothing.
+
+        Args:
+            amount: keys of each class.
+            generator: source of randomness, on the device of the queue.
+        """
+        size = self.count[:, None]
+        luck = torch.rand((len(size), amount), generator=generator, device=size.device)
+        # Rounding may reach the size itself.
+        number = (luck * size).long().minimum(size - 1).clamp_min(0)
+        return self.first[:, None] + number
 
     @property
     def count(self) -> Tensor:

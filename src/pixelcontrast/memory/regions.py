@@ -64,8 +64,9 @@ class RegionMemory(nn.Module):
         last = torch.ones_like(slots, dtype=torch.bool)
         last[:-1] = slots[1:] != slots[:-1]
         keep = last & (slots >= 0) & (slots < self.num_classes * self.images)
-        write_rows(self.rows, slots, keep, regions[order])
-        write_rows(self.filled, slots, keep, keep)
+        slots = torch.where(keep, slots, self.filled.shape[0] - 1)
+        write_rows(self.rows, slots, regions[order])
+        write_rows(self.filled, slots, keep)
 
     def keys(self) -> Keys:
         """All slots, class by class, filled or not: (C * images, D)."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from pixelcontrast.core.distributed import gather_rows
 
 if TYPE_CHECKING:
@@ -33,17 +31,16 @@ def gather_labelled(
     return gather_rows(keys_ND, same_rows=same_rows), gather_rows(labels, same_rows=same_rows)
 
 
-def write_rows(store: Tensor, slots: Tensor, keep: Tensor, rows: Tensor) -> None:
-    """Write `rows[i]` to `store[slots[i]]` where `keep[i]`; kept slots must differ.
+def write_rows(store: Tensor, slots: Tensor, rows: Tensor) -> None:
+    """Write `rows[i]` to `store[slots[i]]`; slots must differ, except for the last.
 
-    How many rows are kept is known to the device alone, so all are written: the others to the
-    last row of the store, which is there for that and is emptied again.
+    How many rows are kept is known to the device alone, so all are written: those that are not
+    to be kept to the last row of the store, which is there for that and is emptied again.
 
     Args:
         store: (R + 1, ...) of any type.
-        slots: (N,) int64, below R where kept.
-        keep: (N,) bool.
+        slots: (N,) int64 in [0, R].
         rows: (N, ...) cast to the type of the store.
     """
-    store.index_copy_(0, torch.where(keep, slots, store.shape[0] - 1), rows.to(store.dtype))
+    store.index_copy_(0, slots, rows.to(store.dtype))
     store[-1].zero_()

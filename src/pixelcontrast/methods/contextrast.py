@@ -35,7 +35,7 @@ from pixelcontrast.sampling.boundaries import LOTTERY_BITS
 
 
 @dataclass(frozen=True, slots=True)
-class ContextrastTermConfig:
+class ContextrastContrastConfig:
     """Settings of the multi-level contrast."""
 
     heads: LevelHeadsConfig = field(default_factory=LevelHeadsConfig)
@@ -92,7 +92,7 @@ class ContextrastTermConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextrastConfig(ContextrastTermConfig):
+class ContextrastConfig(ContextrastContrastConfig):
     """Settings of the method."""
 
     segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
@@ -107,7 +107,9 @@ class Contextrast(Method):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.segmentation = self.segmentation_loss(self.config.segmentation)
-        self.contrast = ContextrastTerm(self.config, self.task, self.random)
+        self.contrast = ContextrastContrast(
+            self.config, self.task, self.random, align_corners=self.segmentor.align_corners
+        )
 
     @classmethod
     def embedding_head(cls, config: ContextrastConfig) -> LevelHeadsConfig:
@@ -127,20 +129,20 @@ class Contextrast(Method):
         return LossReport({**terms, **report.terms}, report.stats)
 
 
-class ContextrastTerm(ContrastTerm):
+class ContextrastContrast(ContrastTerm):
     """The contrast of all levels; `ContrastBatch.student` must come from heads on levels."""
 
-    Config: ClassVar[type] = ContextrastTermConfig
-    config: ContextrastTermConfig
+    Config: ClassVar[type] = ContextrastContrastConfig
+    config: ContextrastContrastConfig
 
     @classmethod
-    def embedding_head(cls, config: ContextrastTermConfig) -> LevelHeadsConfig:
+    def embedding_head(cls, config: ContextrastContrastConfig) -> LevelHeadsConfig:
         """One projection for each level."""
         return config.heads
 
     def needs_embedding(self, step: int) -> bool:
-        """Not before the warm-up is over."""
-        return step >= self.config.warmup_steps
+        """From the end of the warm-up on."""
+        return self.config.weight != 0 and step >= self.config.warmup_steps
 
     def forward(self, batch: ContrastBatch) -> LossReport:
         """L_PA = sum over levels of lambda_i times the mean loss of the level's classes (eq. 5)."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CONTRASTS: dict[str, str] = {
     "pico": "pixelcontrast.methods.pico:PicoContrast",
+    "contextrast": "pixelcontrast.methods.contextrast:ContextrastContrast",
 }
 """`module:class` of every term by the name of its method."""
 

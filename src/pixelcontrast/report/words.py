@@ -17,6 +17,12 @@ _METHODS = {
         "Beside cross-entropy, pixel embeddings of one class are pulled together and those of "
         "different classes pushed apart, across all images of a batch.",
     ),
+    "contextrast": (
+        "Contextrast",
+        "Beside cross-entropy, the pixels of every encoder level are drawn to an anchor of their "
+        "class and pushed away from those of classes they are mistaken for, most of all at the "
+        "edges of errors.",
+    ),
 }
 _DECODERS = {
     "deeplabv3": "DeepLabV3",

@@ -11,6 +11,7 @@ from pixelcontrast.losses.consistency import (
     squared_consistency,
 )
 from pixelcontrast.losses.cross_entropy import segmentation_cross_entropy
+from pixelcontrast.losses.distribution_contrast import Distributions, distribution_info_nce
 from pixelcontrast.losses.label_contrast import (
     batch_loss,
     cross_image_loss,
@@ -18,18 +19,23 @@ from pixelcontrast.losses.label_contrast import (
     released_pair_loss,
     within_image_loss,
 )
+from pixelcontrast.losses.likelihood import mutual_likelihood, pairwise_likelihood
 from pixelcontrast.losses.pixel_anchor import PixelAnchorLoss, pixel_anchor_loss
 from pixelcontrast.losses.pixel_info_nce import PixelInfoNCE, pixel_info_nce
 from pixelcontrast.losses.sampled import sampled_info_nce
 
 __all__ = [
+    "Distributions",
     "PixelAnchorLoss",
     "PixelInfoNCE",
     "batch_loss",
     "cross_image_loss",
+    "distribution_info_nce",
     "draw_partners",
     "image_weighted_consistency",
     "masked_consistency",
+    "mutual_likelihood",
+    "pairwise_likelihood",
     "pixel_anchor_loss",
     "pixel_cross_entropy",
     "pixel_info_nce",

@@ -4,7 +4,12 @@ Memories are modules whose whole state lies in buffers. The training method owns
 segmentation network never contains one.
 """
 
-from pixelcontrast.memory.prototypes import ClassPrototypes, GaussianPrototypes, Gaussians
+from pixelcontrast.memory.prototypes import (
+    ClassPrototypes,
+    GaussianPrototypes,
+    Gaussians,
+    GaussianSums,
+)
 from pixelcontrast.memory.queue import ClassQueue
 from pixelcontrast.memory.regions import RegionMemory
 from pixelcontrast.memory.storage import Keys
@@ -13,6 +18,7 @@ __all__ = [
     "ClassPrototypes",
     "ClassQueue",
     "GaussianPrototypes",
+    "GaussianSums",
     "Gaussians",
     "Keys",
     "RegionMemory",

@@ -76,6 +76,21 @@ class Gaussians(NamedTuple):
     """(C,) bool: there is one."""
 
 
+class GaussianSums(NamedTuple):
+    """What one step tells about every class, over all processes."""
+
+    precision: Tensor
+    """(C, D) float64 sums of 1 / variance."""
+    weighted_mean: Tensor
+    """(C, D) float64 sums of mean / variance."""
+    present: Tensor
+    """(C,) bool: the class has a vector."""
+
+    def gaussians(self) -> Gaussians:
+        """The prototypes of this step alone ("local")."""
+        return _gaussians(*self)
+
+
 class GaussianPrototypes(nn.Module):
     """The product of all Gaussians observed of a class: a precision-weighted mean.
 
@@ -108,49 +123,67 @@ class GaussianPrototypes(nn.Module):
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()
-    def update(self, mean_ND: Tensor, variance_ND: Tensor, labels_N: Tensor) -> Gaussians:
-        """Take in the Gaussians of one step.
+    def observe(self, mean_ND: Tensor, variance_ND: Tensor, labels_N: Tensor) -> GaussianSums:
+        """The sums of one step over all processes; nothing is remembered yet.
 
         Args:
             mean_ND: (N, D), not normalised; no gradient is kept.
             variance_ND: (N, D), positive.
             labels_N: (N,) class ids; rows outside [0, C) are left out.
+        """
+        return _natural_sums(mean_ND, variance_ND, labels_N, self.seen.numel())
+
+    @torch.no_grad()
+    def add(self, new: GaussianSums) -> None:
+        """Remember the sums of a step."""
+        for mine, total in zip(self.buffers(), self._with(new), strict=True):
+            mine.copy_(total)
+
+    def update(self, mean_ND: Tensor, variance_ND: Tensor, labels_N: Tensor) -> Gaussians:
+        """`observe` and `add` in one.
 
         Returns:
-            The prototypes of this step alone ("local"), over all processes.
+            The prototypes of this step alone ("local").
         """
-        precision, weighted, number = _natural_sums(
-            mean_ND, variance_ND, labels_N, self.seen.numel()
-        )
-        present = number > 0
-        kept = torch.where(present, self.decay, 1.0).double()[:, None]
-        self.precision.mul_(kept).add_(precision)
-        self.weighted_mean.mul_(kept).add_(weighted)
-        self.seen.logical_or_(present)
-        return _gaussians(precision, weighted, present)
+        new = self.observe(mean_ND, variance_ND, labels_N)
+        self.add(new)
+        return new.gaussians()
 
-    def gaussians(self) -> Gaussians:
-        """The prototypes of the whole training ("global")."""
+    def gaussians(self, new: GaussianSums | None = None) -> Gaussians:
+        """The prototypes of the whole training ("global").
+
+        Args:
+            new: sums of a step that count as if they were remembered already.
+        """
+        if new is not None:
+            return _gaussians(*self._with(new))
         return _gaussians(self.precision, self.weighted_mean, self.seen)
+
+    def _with(self, new: GaussianSums) -> GaussianSums:
+        kept = torch.where(new.present, self.decay, 1.0).double()[:, None]
+        return GaussianSums(
+            self.precision * kept + new.precision,
+            self.weighted_mean * kept + new.weighted_mean,
+            self.seen | new.present,
+        )
 
 
 def _natural_sums(
     mean_ND: Tensor, variance_ND: Tensor, labels_N: Tensor, num_classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(C, D) sums of 1 / var and of mean / var, (C,) number of terms, over all processes."""
+) -> GaussianSums:
     dim = mean_ND.shape[1]
     sums = torch.zeros(num_classes, 2 * dim, dtype=torch.float64, device=mean_ND.device)
     number = torch.zeros(num_classes, dtype=torch.int64, device=mean_ND.device)
     # In blocks, since a step may have millions of vectors and these are in double precision.
-    parts = (rows.split(_BLOCK_ROWS) for rows in (mean_ND, variance_ND, labels_N))
-    for mean, variance, labels in zip(*parts, strict=True):
-        precision = variance.double().reciprocal()
-        both = torch.cat([precision, mean.double() * precision], 1)
-        block_sums, block_number = class_sums(both[None], labels[None], num_classes)
+    for start in range(0, len(labels_N), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        precision = variance_ND[rows].double().reciprocal()
+        both = torch.cat([precision, mean_ND[rows].double() * precision], 1)
+        block_sums, block_number = class_sums(both[None], labels_N[None, rows], num_classes)
         sums += block_sums[0]
         number += block_number[0]
     total = all_reduce_sum(sums)
-    return total[:, :dim], total[:, dim:], all_reduce_sum(number)
+    return GaussianSums(total[:, :dim], total[:, dim:], all_reduce_sum(number) > 0)
 
 
 def _gaussians(precision: Tensor, weighted: Tensor, valid: Tensor) -> Gaussians:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONTRASTS: dict[str, str] = {
     "pico": "pixelcontrast.methods.pico:PicoContrast",
     "contextrast": "pixelcontrast.methods.contextrast:ContextrastContrast",
+    "prcl": "pixelcontrast.methods.prcl_contrast:PRCLContrast",
 }
 """`module:class` of every term by the name of its method."""
 

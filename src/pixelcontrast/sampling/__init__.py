@@ -13,6 +13,7 @@ from pixelcontrast.sampling.anchors import (
     sample_per_class,
 )
 from pixelcontrast.sampling.boundaries import BaneError, boundary_negatives, label_distance
+from pixelcontrast.sampling.class_pool import ClassPool, draw_classes, other_class_weights
 from pixelcontrast.sampling.pseudo_labels import (
     PseudoLabels,
     confident,
@@ -29,24 +30,29 @@ from pixelcontrast.sampling.synthesis import (
     mixed_similarities,
     mixed_vectors,
 )
+from pixelcontrast.sampling.virtual import VirtualNoise, virtual_points
 
 __all__ = [
     "AnchorSample",
     "BaneError",
+    "ClassPool",
     "Mixture",
     "PixelPool",
     "PseudoLabels",
     "RegionSample",
     "Selection",
     "Strategy",
+    "VirtualNoise",
     "boundary_negatives",
     "confident",
+    "draw_classes",
     "draw_mixtures",
     "entropy_threshold",
     "gather_pixels",
     "label_distance",
     "mixed_similarities",
     "mixed_vectors",
+    "other_class_weights",
     "pseudo_label_statistics",
     "pseudo_labels",
     "region_means",
@@ -54,5 +60,6 @@ __all__ = [
     "sample_anchors",
     "sample_per_class",
     "select_keys",
+    "virtual_points",
     "with_ignore",
 ]

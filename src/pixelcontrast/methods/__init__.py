@@ -52,6 +52,11 @@ METHODS: dict[str, MethodEntry] = {
         "all",
         "label-contrastive pretraining, then cross-entropy (ICCV 2021)",
     ),
+    "prcl": MethodEntry(
+        "pixelcontrast.methods.prcl:PRCL",
+        "few",
+        "mean teacher and contrast of pixels as Gaussians, unsure ones pull less (IJCV 2024)",
+    ),
 }
 
 

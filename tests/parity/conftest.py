@@ -7,6 +7,7 @@ reader in READERS: a function from an opened archive to its cases, empty for ano
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,25 @@ def read_cityscapes(archive):
     return cases
 
 
-READERS = {"cityscapes_iiou": read_cityscapes, "pico": read_prefixed}
+def read_prcl(archive):
+    """Arrays called case__group__array; consecutive steps of one group are one case."""
+    cases = {}
+    for key in archive:
+        if not re.fullmatch(r"case\d+__[a-z]+(_[a-z0-9]+)*__\w+", key):
+            continue
+        case, group, name = key.split("__", 2)
+        kind, step = re.fullmatch(r"(\w+?)(?:_(step\d+))?", group).groups()
+        name = f"{step}__{name}" if step else name
+        cases.setdefault((case, kind), {})[name] = archive[key]
+    metas = {case: json.loads(str(archive[f"{case}__meta"])) for case, _ in cases}
+    return [
+        Case(f"{case}-{kind}", kind, metas[case], arrays)
+        for (case, kind), arrays in cases.items()
+        if metas[case]["method"] == "PRCL"
+    ]
+
+
+READERS = {"cityscapes_iiou": read_cityscapes, "pico": read_prefixed, "prcl": read_prcl}
 
 
 def discover(method):

@@ -166,7 +166,7 @@ def test_keys_shared_by_all_processes_are_written_as_they_are():
 
 
 def test_drawn_rows_are_filled_ones_of_the_class_each_as_often():
-    queue = ClassQueue(3, [4, 4, 8], 1)
+    queue = ClassQueue(3, [4, 4, 8], 2)
     queue.enqueue(numbers(*range(9)), torch.tensor([0, 0, 0, 0, 0, 2, 2, 2, 5]))
     drawn = queue.draw(6000, torch.Generator().manual_seed(0))
     for label, filled in ((0, 4), (2, 3)):

@@ -60,6 +60,14 @@ class Teacher(nn.Module):
         self.step += 1
 
     @torch.no_grad()
+    def restart(self, student: nn.Module) -> None:
+        """Become a copy of `student`, buffers included, as if made now."""
+        torch._foreach_copy_(list(self.module.parameters()), list(student.parameters()))
+        for mine, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.step = 0
+
+    @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the averaged network computes, without gradient."""
         return self.module(*args, **kwargs)

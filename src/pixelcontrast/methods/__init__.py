@@ -37,6 +37,11 @@ METHODS: dict[str, MethodEntry] = {
         "few",
         "confident pseudo-labels of the weak view teach the strong view (NeurIPS 2020)",
     ),
+    "u2pl": MethodEntry(
+        "pixelcontrast.methods.u2pl:U2PL",
+        "few",
+        "mean teacher whose unsure pixels become negatives of unlikely classes (CVPR 2022)",
+    ),
     "pico": MethodEntry(
         "pixelcontrast.methods.pico:PiCo",
         "all",

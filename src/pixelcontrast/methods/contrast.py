@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONTRASTS: dict[str, str] = {
     "pico": "pixelcontrast.methods.pico:PicoContrast",
     "contextrast": "pixelcontrast.methods.contextrast:ContextrastContrast",
+    "u2pl": "pixelcontrast.methods.u2pl_contrast:U2PLContrast",
     "prcl": "pixelcontrast.methods.prcl_contrast:PRCLContrast",
 }
 """`module:class` of every term by the name of its method."""
@@ -60,6 +61,13 @@ class ContrastBatch:
     confidence: Tensor | None = None
     """(B, H, W) largest probability behind each pseudo-label, 1 for ground truth; None where all
     labels are ground truth."""
+    valid: Tensor | None = None
+    """(B, H, W) bool: a pixel of the photograph, not padding; None where that is not known."""
+    scores: Tensor | None = None
+    """(B - labelled, C, h', w') the class scores behind the pseudo-labels; None: the teacher's."""
+    unreliable: Tensor | None = None
+    """(B - labelled, H, W) bool: pixels the method holds for too unsure to be learnt; None where it
+    does not say."""
     index: Tensor | None = None
     """(B,) number of each image in the training set, for memories with a slot an image."""
 

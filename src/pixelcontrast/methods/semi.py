@@ -115,7 +115,10 @@ class SemiSupervised(Method):
                 where="method.contrast.name",
                 fix="use a method with a teacher: mean_teacher or unimatch_v2",
             )
-        self.kept = KeptWatch(self.trust_setting())
+        self.kept = KeptWatch(
+            "no pixel of an unlabelled image was trusted, so these images teach nothing: "
+            f"{self.trust_setting()} is too strict"
+        )
 
     @classmethod
     def embedding_head(cls, config: Any) -> EmbeddingConfig | LevelHeadsConfig | None:
@@ -180,6 +183,8 @@ class SemiSupervised(Method):
         keep: Tensor,
         *,
         teacher: SegOutput | None = None,
+        scores: Tensor | None = None,
+        unreliable: Tensor | None = None,
     ) -> LossReport:
         """The contrast term over labelled and pseudo-labelled pixels; empty without a term.
 
@@ -191,6 +196,8 @@ class SemiSupervised(Method):
             pseudo: labels of the unlabelled images as the student saw them (mixed, if it did).
             keep: (B_u, H, W) bool, the pseudo-labels that are trusted.
             teacher: the teacher's output for the same images, for terms that need it.
+            scores: class scores behind the pseudo-labels, if not the teacher's for these images.
+            unreliable: (B_u, H, W) bool, pixels too unsure to be learnt, where the method says so.
         """
         if self.contrast is None:
             return LossReport({}, {})
@@ -207,6 +214,9 @@ class SemiSupervised(Method):
                 step=self.global_step,
                 teacher=teacher,
                 confidence=torch.cat([given, pseudo.confidence]),
+                valid=torch.cat([labeled.valid, pseudo.valid]),
+                scores=scores,
+                unreliable=unreliable,
             )
         )
         return report

@@ -14,6 +14,7 @@ from pixelcontrast.sampling.anchors import (
 )
 from pixelcontrast.sampling.boundaries import BaneError, boundary_negatives, label_distance
 from pixelcontrast.sampling.class_pool import ClassPool, draw_classes, other_class_weights
+from pixelcontrast.sampling.members import ClassMembers, Numbers, Pixels
 from pixelcontrast.sampling.pseudo_labels import (
     PseudoLabels,
     confident,
@@ -30,20 +31,33 @@ from pixelcontrast.sampling.synthesis import (
     mixed_similarities,
     mixed_vectors,
 )
+from pixelcontrast.sampling.unreliable import (
+    ClassRoles,
+    NegativeRule,
+    class_roles,
+    pixels_of,
+    ranked_between,
+)
 from pixelcontrast.sampling.virtual import VirtualNoise, virtual_points
 
 __all__ = [
     "AnchorSample",
     "BaneError",
+    "ClassMembers",
     "ClassPool",
+    "ClassRoles",
     "Mixture",
+    "NegativeRule",
+    "Numbers",
     "PixelPool",
+    "Pixels",
     "PseudoLabels",
     "RegionSample",
     "Selection",
     "Strategy",
     "VirtualNoise",
     "boundary_negatives",
+    "class_roles",
     "confident",
     "draw_classes",
     "draw_mixtures",
@@ -53,8 +67,10 @@ __all__ = [
     "mixed_similarities",
     "mixed_vectors",
     "other_class_weights",
+    "pixels_of",
     "pseudo_label_statistics",
     "pseudo_labels",
+    "ranked_between",
     "region_means",
     "resize_labels",
     "sample_anchors",

@@ -35,32 +35,36 @@ class Pixels(NamedTuple):
 class ClassMembers:
     """The members of each class in order of image, row and column, over all processes.
 
-    Choosing works on numbers alone, which are the same on all processes; only looking them up
-    needs the maps of the process that owns the image. So k processes choose what one would.
+    Labelled images come first, then unlabelled ones, as in one process with all images. Choosing
+    works on numbers alone, which are the same on all processes; only looking them up needs the
+    maps of the process that owns the image. So k processes choose what one would.
     """
 
     total: Tensor
     """(C,) int64 members on all processes."""
     own: Tensor
-    """(C,) int64 members on this process."""
-    earlier: Tensor
-    """(C,) int64 members on processes of lower rank."""
+    """(C, 2) int64 members on this process, in labelled and in unlabelled images."""
+    first: Tensor
+    """(C, 2) int64 number of the first of them."""
     running: Tensor
     """(C * P,) int32 members up to here, class after class, on this process."""
 
     @classmethod
-    def build(cls, member: Tensor) -> ClassMembers:
+    def build(cls, member: Tensor, labelled: int) -> ClassMembers:
         """Count the members.
 
         Args:
-            member: (C, B, h, w) or (C, P) bool.
+            member: (C, B, h, w) bool.
+            labelled: how many of the B images are labelled ones.
         """
-        flat = member.flatten(1)
-        running = flat.flatten().cumsum(0, dtype=torch.int32)
-        ends = running.view(flat.shape)[:, -1].long()
-        own = ends.diff(prepend=ends.new_zeros(1))
+        own = torch.stack(
+            [part.flatten(1).sum(1) for part in (member[:, :labelled], member[:, labelled:])], 1
+        )
         everyone = gather_rows(own[None], same_rows=True)
-        return cls(everyone.sum(0), own, everyone[: rank()].sum(0), running)
+        parts = everyone.sum(0)
+        first = parts.cumsum(1) - parts + everyone[: rank()].sum(0)
+        running = member.flatten().cumsum(0, dtype=torch.int32)
+        return cls(parts.sum(1), own, first, running)
 
     def draw(self, amount: int, generator: Generator) -> Numbers:
         """`amount` members of each class, uniformly with replacement."""
@@ -92,10 +96,10 @@ class ClassMembers:
     def look_up(self, numbers: Numbers) -> Pixels:
         """Where the numbered members lie on this process."""
         pixels = self.running.numel() // self.total.numel()
-        wanted = numbers.number - self.earlier[:, None]
-        mine = numbers.valid & (wanted >= 0) & (wanted < self.own[:, None])
-        before = self.own.cumsum(0) - self.own
-        place = (before[:, None] + wanted + 1).to(self.running.dtype)
-        found = torch.searchsorted(self.running, place)
-        first = torch.arange(len(self.total), device=found.device)[:, None] * pixels
-        return Pixels((found - first).clamp(0, pixels - 1), mine)
+        wanted = numbers.number[:, None] - self.first[:, :, None]
+        within = (wanted >= 0) & (wanted < self.own[:, :, None])
+        before = (self.own.flatten().cumsum(0) - self.own.flatten()).view_as(self.own)
+        place = torch.where(within, before[:, :, None] + wanted + 1, 0).sum(1)
+        found = torch.searchsorted(self.running, place.to(self.running.dtype))
+        start = torch.arange(len(self.total), device=found.device)[:, None] * pixels
+        return Pixels((found - start).clamp(0, pixels - 1), numbers.valid & within.any(1))

@@ -118,6 +118,41 @@ def write_evaluation(folder, *, split, seed, quality, count, size, names, pictur
     return values
 
 
+def write_features(folder, *, split, seed, quality, names, instances):
+    """What an evaluation adds: boundary and feature scores, points in the plane, instances."""
+    from pixelcontrast.evaluation import FeatureConfig, FeatureMeter
+
+    path = folder / "evaluation" / split / "scores.json"
+    values = json.loads(path.read_text())
+    values["boundary"] = {"distance": 3.0, **values["scores"]}
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(20 * len(names)) % len(names)
+    centres = torch.randn(len(names), 8, generator=generator) * (1 + quality)
+    pictures, layers = [], []
+    for layer in ("classifier input", "embedding"):
+        vectors = centres[labels] + torch.randn(len(labels), 8, generator=generator)
+        meter = FeatureMeter(layer, len(names), 8, FeatureConfig())
+        meter.update(vectors.T[None, :, None], labels[None, None], ["image"])
+        layers.append(meter.scores().to_dict(names))
+        points = (vectors[:, :2] * 100).round().int().tolist()
+        pictures.append(
+            {"layer": layer, "labels": labels.tolist(), "pca": points, "pca_share": 0.4}
+            | {"tsne": points[::-1]}
+        )
+    values["features"] = layers
+    if instances:
+        values["instances"] = {
+            "class_iou": {"car": 0.5, "road": 0.9},
+            "class_iiou": {"car": 0.25, "road": None},
+            "category_iou": {"vehicle": 0.6, "flat": 0.8},
+            "category_iiou": {"vehicle": 0.35, "flat": None},
+            "means": {"class_iou": 0.7, "class_iiou": 0.25, "category_iou": 0.7}
+            | {"category_iiou": 0.35},
+        }
+    path.write_text(json.dumps(values))
+    path.with_name("embedding.json").write_text(json.dumps(pictures))
+
+
 def write_metrics(folder, *, method, seed, steps, quality, ema):
     rng = np.random.default_rng(seed)
     lines = []
@@ -170,6 +205,8 @@ def build_run(
     names=CLASSES,
     status="finished",
     splits=("val",),
+    features=False,
+    instances=False,
 ):
     folder.mkdir(parents=True)
     config = {
@@ -198,6 +235,15 @@ def build_run(
             names=list(names),
             pictures=pictures,
         )
+        if features:
+            write_features(
+                folder,
+                split=split,
+                seed=seed,
+                quality=quality,
+                names=list(names),
+                instances=instances,
+            )
     record = {
         "name": config["name"],
         "method": method,

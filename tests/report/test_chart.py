@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from pixelcontrast.report.chart import (
     HEIGHT,
+    LEFT,
+    RIGHT,
     WIDTH,
     Series,
     line_chart,
@@ -97,3 +99,12 @@ def test_thinning_keeps_mean_and_range():
     assert sum(y for _, y in thin) / 100 == pytest.approx(499.5)
     assert thinned(points[:50], most=100) == points[:50]
     assert thinned([]) == []
+
+
+def test_a_single_point_stands_in_the_middle():
+    drawn = line_chart(
+        "x", [Series("a", [(7.0, 1.0)], "red"), Series("a", [(7.0, 1.0)], "red", "raw")]
+    )
+    assert drawn.svg.count("<circle") == 1
+    assert f'cx="{(LEFT + WIDTH - RIGHT) / 2:.1f}"' in drawn.svg
+    assert ">7</text>" in drawn.svg

@@ -1,6 +1,12 @@
 import json
 
-from pixelcontrast.report.curves import diagnostic_curves, learning_curves, points_of
+from pixelcontrast.report.curves import (
+    class_curves,
+    diagnostic_curves,
+    learning_curves,
+    points_of,
+    rows_of,
+)
 from pixelcontrast.report.groups import grouped
 from pixelcontrast.report.run import read_run
 
@@ -71,3 +77,44 @@ def test_a_run_without_logs_has_no_curves(make_run):
     (folder / "metrics.jsonl").unlink()
     assert learning_curves(groups_of(folder)) == []
     assert diagnostic_curves(groups_of(folder)) == []
+
+
+def log(folder, lines):
+    text = "\n".join(json.dumps({"kind": "train", **line}) for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+
+
+def test_values_of_every_class_are_small_charts(make_run):
+    folder = make_run(method="supervised", steps=20, pictures=0)
+    rows = [
+        {
+            "step": s,
+            "stat/anchors_per_class": [s, None, *range(6)],
+            "stat/levels": [1, 2],
+            "loss": 1,
+        }
+        for s in range(5)
+    ]
+    log(folder, rows)
+    groups = groups_of(folder)
+    anchors, levels = class_curves(groups)
+    assert anchors.title == "Anchors of each class"
+    assert [chart.name for chart in anchors.charts][:2] == ["sky", "building"]
+    assert anchors.charts[0].last == "4"
+    assert anchors.charts[1].last == ""
+    assert levels.title == "levels"
+    assert [chart.name for chart in levels.charts] == ["1", "2"]
+    assert diagnostic_curves(groups) == []
+
+
+def test_lists_that_are_no_numbers_are_missing_values():
+    lines = [{"step": 1, "a": [1, None, "x", float("nan")]}, {"step": 2, "a": 3}]
+    assert rows_of(lines, "a") == [(1.0, (1.0, None, None, None))]
+
+
+def test_several_runs_share_the_small_charts(make_run):
+    folders = [make_run("a", pictures=0), make_run("b", seed=1, pictures=0)]
+    for folder in folders:
+        log(folder, [{"step": s, "stat/x": [s, s]} for s in range(3)])
+    (panel,) = class_curves(groups_of(*folders))
+    assert panel.charts[0].svg.count("<path") == 3

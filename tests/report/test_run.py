@@ -62,3 +62,55 @@ def test_a_folder_without_record_is_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         read_run(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_boundary_features_instances_and_points_are_read(make_run):
+    result = read_run(make_run(features=True, instances=True)).result
+    assert result.boundary.distance == 3.0
+    assert result.boundary.scores.miou == result.scores.miou
+    assert [layer.layer for layer in result.features] == ["classifier input", "embedding"]
+    assert result.instances["class_iiou"]["car"] == 0.25
+    first = result.embeddings[0]
+    assert len(first.labels) == len(first.pca) == len(first.tsne) == 160
+    assert first.pca_share == 0.4
+
+
+def test_runs_without_them_are_read(make_run):
+    result = read_run(make_run()).result
+    assert (result.boundary, result.features, result.embeddings) == (None, (), ())
+    assert result.instances == {}
+
+
+@pytest.mark.parametrize(
+    "features", [3, [3], [{}], [{"layer": "a", "classes": [{"count": "x"}]}], {"a": 1}]
+)
+def test_damaged_feature_scores_are_left_out(make_run, features):
+    folder = make_run(features=True)
+    path = folder / "evaluation" / "val" / "scores.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "features": features}))
+    run = read_run(folder)
+    assert run.result.features == ()
+    assert "feature scores" in run.problems[0]
+    assert run.miou is not None
+
+
+@pytest.mark.parametrize("boundary", [3, {"distance": "x"}, {"distance": 3, "confusion": [[1, 2]]}])
+def test_damaged_boundary_scores_are_left_out(make_run, boundary):
+    folder = make_run(features=True)
+    path = folder / "evaluation" / "val" / "scores.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boundary": boundary}))
+    assert read_run(folder).result.boundary is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": [99] * 160}, {"labels": [0]}, {"pca": [[1, "x"]] * 160}, {"tsne": [[1, 2]]}],
+)
+def test_pictures_that_do_not_fit_are_left_out(make_run, change):
+    folder = make_run(features=True)
+    path = folder / "evaluation" / "val" / "embedding.json"
+    first, second = json.loads(path.read_text())
+    path.write_text(json.dumps([{**first, **change}, second, 3]))
+    assert [e.layer for e in read_run(folder).result.embeddings] == ["embedding"]
+    path.write_text("{")
+    assert read_run(folder).result.embeddings == ()

@@ -287,3 +287,36 @@ def test_an_old_report_is_replaced(tmp_path, make_run):
     out.write_text("old")
     assert write_report([make_run()], out) == out
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_features_are_shown_and_names_escaped(make_run, tmp_path):
+    names = [HOSTILE, "b", "c", "d", "e", "f", "g", "h"]
+    run = make_run(features=True, instances=True, names=names, pictures=0)
+    lines = [{"kind": "train", "step": s, "stat/anchors_per_class": [s] * 8} for s in range(4)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page, text = report(tmp_path, run)
+    assert HOSTILE not in text
+    for words in (
+        "How far features keep classes apart",
+        "classifier input",
+        "t-SNE of the embedding",
+        "Which classes lie close",
+        "Weighted by instance",
+        "IoU at boundaries",
+        "Anchors of each class",
+    ):
+        assert words in page.words
+    assert 'href="#features"' in text
+    assert 'href="#diagnostics"' in text
+
+
+def test_several_runs_are_compared_by_their_features(make_run, tmp_path):
+    runs = [
+        make_run("a", method="supervised", features=True, pictures=0),
+        make_run("b", seed=1, features=True, pictures=0, names=[f"n{i}" for i in range(8)]),
+        make_run("c", seed=2, pictures=0),
+    ]
+    page, _ = report(tmp_path, *runs)
+    assert "Supervised: t-SNE of the classifier input" in page.words
+    assert "Green: better than Supervised" in page.words
+    assert "mean IoU at boundaries" in page.words

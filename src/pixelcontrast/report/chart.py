@@ -72,7 +72,8 @@ def line_chart(
     if missing >= 0:
         ys += [max(ys) + (missing / 2 or 0.5), min(ys) - (missing / 2 or 0.5)]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
-    x_range = (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+    # A single step stands in the middle.
+    x_range = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, min(xs) + 1)
     margin = 0.04 * (max(ys) - min(ys))
     y_range = (min(min(ys) - margin, y_ticks[0]), max(max(ys) + margin, y_ticks[-1]))
 
@@ -135,6 +136,8 @@ def _line(line: Series, place: Callable[[Point], Point]) -> str:
     corners = [place(point) for point in line.points]
     colour = escape(line.colour)
     if len(corners) == 1:
+        if line.style == "raw":  # the line it lies behind is drawn as the same point
+            return ""
         ((x, y),) = corners
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)

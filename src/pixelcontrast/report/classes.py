@@ -42,6 +42,8 @@ class ClassRow:
     bars: tuple[Bar, ...]
     recall: float | None
     precision: float | None
+    boundary: float | None
+    """IoU over the pixels near a boundary."""
     share: float | None
     """Share of the labelled pixels of the evaluated split."""
     notes: tuple[str, ...]
@@ -126,11 +128,43 @@ def class_rows(groups: Sequence[Group], reference: Group, palette: Palette) -> l
                 bars=tuple(bars),
                 recall=scores.accuracy[c],
                 precision=scores.precision[c],
+                boundary=main.result.boundary.scores.iou[c] if main.result.boundary else None,
                 share=scores.pixels[c] / total if total else None,
                 notes=tuple(notes),
             )
         )
     return sorted(rows, key=lambda row: -1.0 if (m := row.bars[-1].iou.mean) is None else m)[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """Plain and instance-weighted IoU of one class, category or mean, a pair a group."""
+
+    name: str
+    kind: str
+    values: tuple[tuple[float | None, float | None], ...]
+
+
+def instance_rows(groups: Sequence[Group]) -> list[InstanceRow]:
+    """Classes with instances, then categories, then the means; empty where none was scored."""
+    tables = [g.representative.result.instances if g.representative.result else {} for g in groups]
+    if not any(tables):
+        return []
+    rows = []
+    for kind in ("class", "category"):
+        plain, weighted = f"{kind}_iou", f"{kind}_iiou"
+        names = dict.fromkeys(name for table in tables for name in table.get(weighted, {}))
+        for name in names:
+            values = tuple(
+                (number(t.get(plain, {}).get(name)), number(t.get(weighted, {}).get(name)))
+                for t in tables
+            )
+            if any(weight is not None for _, weight in values):
+                rows.append(InstanceRow(name, kind, values))
+        means = [t.get("means", {}) for t in tables]
+        both = tuple((number(m.get(plain)), number(m.get(weighted))) for m in means)
+        rows.append(InstanceRow(f"mean over all {kind}es".replace("yes", "ies"), "mean", both))
+    return rows
 
 
 def confusion_of(scores: SegScores, names: tuple[str, ...], *, most: int = 8) -> Confusion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pixelcontrast.report.chart import Chart, Series, Style, line_chart, smoothed, thinned
+from pixelcontrast.report.class_charts import ClassRow, ClassSeries, Panel, small_charts
 from pixelcontrast.report.groups import COLOURS, Group
 from pixelcontrast.report.run import Line, Run, number
 
@@ -19,22 +20,121 @@ _STATS: dict[str, tuple[str, str]] = {
         "With a single class there is nothing to push away from. The closer to the number of "
         "classes, the better the rare ones are served.",
     ),
+    "class_anchors": (
+        "Class anchors per step",
+        "Mean features of a class in an image, over all levels. About the number of classes in an "
+        "image, times images and levels; near zero the contrast does nothing.",
+    ),
     "hard_share": (
         "Share of hard anchors",
         "Anchors the network still gets wrong. It should fall as training goes on; at zero the "
         "contrast only sees easy pixels.",
     ),
+    "unsure_share": (
+        "Share of unsure pixels",
+        "Pixels that the network is not sure of, from which anchors are drawn. It falls as the "
+        "network learns; at zero no anchor is left.",
+    ),
+    "anchor_pixels": (
+        "Pixels that may be anchors",
+        "Pixels sure enough of their class to start a contrast from. Rises with the confidence of "
+        "the network.",
+    ),
+    "negative_pixels": (
+        "Pixels that may be negatives",
+        "Unreliable pixels handed to the classes they are unlikely to be. It falls as the network "
+        "becomes sure, and with the share of pixels called unreliable.",
+    ),
+    "contrast_classes": (
+        "Classes that are contrasted",
+        "Classes with both anchors and negatives in this step.",
+    ),
+    "negatives": (
+        "Negatives per step",
+        "How many pixels push the class anchors away: with boundary-aware selection only errors "
+        "count, so the number falls as the network makes fewer of them.",
+    ),
+    "empty_negative_share": (
+        "Share of anchors without a negative",
+        "Such anchors are only pulled to their class and learn little. Rises as errors become "
+        "rare; near one the contrast has nothing left to do.",
+    ),
     "positive_similarity": (
         "Similarity within a class",
-        "Mean cosine of two anchors of one class. It should rise towards 1.",
+        "Mean cosine of anchors and their positives. It should rise towards 1.",
     ),
     "negative_similarity": (
         "Similarity between classes",
-        "Mean cosine of two anchors of different classes. It should fall towards 0 or below; the "
-        "gap to the similarity within a class is what the contrast achieves.",
+        "Mean cosine of anchors and pixels of other classes. It should fall towards 0 or below; "
+        "the gap to the similarity within a class is what the contrast achieves.",
+    ),
+    "queue_fill": (
+        "Fill of the pixel memory",
+        "Share of the places of the class queues that hold a pixel. It should reach 1 early; if it "
+        "stays low, rare classes offer too few pixels for queues of this length.",
+    ),
+    "region_fill": (
+        "Fill of the region memory",
+        "Share of the places for class regions that have been written. It levels off where all "
+        "images have been seen once: most images do not show every class.",
+    ),
+    "kept_share": (
+        "Share of pixels with a trusted pseudo-label",
+        "Of the unlabelled pixels. It rises as the network becomes sure. Near zero the unlabelled "
+        "images teach nothing: the threshold is too high; near one from the start they teach "
+        "mistakes as well.",
+    ),
+    "confidence": (
+        "Confidence of the pseudo-labels",
+        "Mean probability of the predicted class on unlabelled pixels. It rises; if it rises while "
+        "the validation score falls, the network confirms its own mistakes.",
+    ),
+    "pseudo_accuracy": (
+        "Accuracy of trusted pseudo-labels",
+        "Measured against masks that training never sees. It should stay above the pixel accuracy "
+        "of the network itself; if it falls, raise the threshold.",
+    ),
+    "entropy_threshold": (
+        "Entropy that counts as reliable",
+        "Pixels above it are not trusted. It follows the entropy of the network and falls as the "
+        "network becomes sure.",
+    ),
+    "variance": (
+        "Variance of the embeddings",
+        "How unsure the probabilistic embedding is. It should settle at a level above zero; at "
+        "zero the embedding is as good as deterministic.",
+    ),
+    "negative_class_entropy": (
+        "Spread of the negatives over classes",
+        "Entropy of the classes that negatives come from. Low: all from the few most similar ones.",
+    ),
+    "virtual_cosine": (
+        "Virtual negatives against their prototypes",
+        "Mean cosine. At 1 the virtual negatives are copies and add nothing.",
+    ),
+}
+_CLASS_STATS: dict[str, tuple[str, str]] = {
+    "anchors_per_class": (
+        "Anchors of each class",
+        "Per step. A class that stays at zero takes no part: it is rare, or too small for the grid "
+        "of the embedding.",
+    ),
+    "unsure_share_per_class": (
+        "Share of unsure pixels of each class",
+        "Should fall; the classes that stay high are those the network confuses.",
+    ),
+    "pseudo_share": (
+        "Classes of the trusted pseudo-labels",
+        "Share of each class among them. Compare it with the share of the class in the training "
+        "labels: what falls to zero is being forgotten.",
+    ),
+    "pseudo_precision": (
+        "How often trusted pseudo-labels are right",
+        "Of the pixels given to the class; measured against masks that training never sees.",
     ),
 }
 _SIMILARITIES = {"positive_similarity": "within a class", "negative_similarity": "between classes"}
+_FROM_ZERO = {"anchors", "anchor_classes", "class_anchors", "negatives", "queue_fill"}
 _OTHER_STAT = "Logged by the method at each step."
 
 
@@ -56,9 +156,38 @@ def diagnostic_curves(groups: Sequence[Group]) -> list[Chart]:
         charts.append(_similarities(groups[0].runs[0]))
     for name in names:
         title, note = _STATS.get(name, (name.replace("_", " ").replace("/", ": "), _OTHER_STAT))
-        zero = name in ("anchors", "anchor_classes")
+        zero = name in _FROM_ZERO
         charts.append(_trained(groups, f"stat/{name}", title, note, zero=zero))
     return [chart for chart in charts if chart is not None]
+
+
+def class_curves(groups: Sequence[Group]) -> list[Panel]:
+    """One panel of small charts for each statistic that is logged class by class."""
+    panels = []
+    for name in _keys(groups, "stat/"):
+        series = []
+        for place, group, run in _runs(groups):
+            style: Style = "pale" if place else "line"
+            rows = rows_of(run.train, f"stat/{name}")
+            series.append(ClassSeries(group.run_label(run), rows, group.colour, style))
+        width = max((len(row) for line in series for _, row in line.rows), default=0)
+        if not width:
+            continue
+        title, note = _CLASS_STATS.get(name, (name.replace("_", " "), _OTHER_STAT))
+        known = groups[0].runs[0].classes
+        names = known if len(known) == width else tuple(str(i + 1) for i in range(width))
+        panels.append(small_charts(title, names, series, note=note))
+    return panels
+
+
+def rows_of(lines: Iterable[Line], key: str) -> list[ClassRow]:
+    """(step, one value a class) of the lines that hold a list; None where a value is missing."""
+    found = []
+    for line in lines:
+        step, values = number(line.get("step")), line.get(key)
+        if step is not None and isinstance(values, list):
+            found.append((step, tuple(map(number, values))))
+    return found
 
 
 def points_of(lines: Iterable[Line], key: str) -> list[tuple[float, float]]:
@@ -125,7 +254,7 @@ def _similarities(run: Run) -> Chart | None:
         for i, (name, label) in enumerate(_SIMILARITIES.items())
     ]
     note = (
-        "Mean cosine of two anchors. The upper line should rise towards 1, the lower one fall "
+        "Mean cosine of pixel pairs. The upper line should rise towards 1, the lower one fall "
         "towards 0 or below; the gap between them is what the contrast achieves."
     )
     return line_chart("Similarity of pixel pairs", series, note=note)

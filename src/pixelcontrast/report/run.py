@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pixelcontrast.core.errors import DataError
-from pixelcontrast.evaluation import SegScores
+from pixelcontrast.evaluation import BoundaryScores, FeatureScores, SegScores
 
 Line = Mapping[str, Any]
 
@@ -31,6 +31,19 @@ class ImageEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """Features of one layer as points in the plane."""
+
+    layer: str
+    labels: tuple[int, ...]
+    pca: tuple[tuple[float, float], ...]
+    pca_share: float | None
+    """Of the variance that the two principal components hold."""
+    tsne: tuple[tuple[float, float], ...]
+    """Empty where it was not computed."""
+
+
+@dataclass(frozen=True, slots=True)
 class SplitResult:
     """Scores and pictures of one split."""
 
@@ -40,6 +53,11 @@ class SplitResult:
     scores: SegScores
     names: tuple[str, ...]
     images: tuple[ImageEntry, ...]
+    boundary: BoundaryScores | None = None
+    features: tuple[FeatureScores, ...] = ()
+    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Tables of instance-weighted scores by name; empty where the data has no instances."""
+    embeddings: tuple[Embedding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +153,8 @@ def read_run(folder: Path) -> Run:
     record = _read_mapping(folder / "run.json", problems)
     config = _read_mapping(folder / "config.yaml", problems)
     lines = _read_lines(folder / "metrics.jsonl", problems)
+    for stage in mapping(config.get("stages")):
+        lines += _stage_lines(folder / "stages" / str(stage), str(stage))
     paths = sorted(folder.glob("evaluation/*/scores.json"))
     results = [result for path in paths if (result := _read_result(path, problems))]
     return Run(
@@ -199,6 +219,26 @@ def _read_lines(path: Path, problems: list[str]) -> list[Line]:
     return sorted(lines, key=lambda line: float(line["step"]))
 
 
+def _stage_lines(folder: Path, stage: str) -> list[Line]:
+    """Losses and statistics of an earlier stage, by names that begin with that of the stage."""
+    path = folder / "metrics.jsonl"
+    lines = _read_lines(path, []) if path.is_file() else []
+    return [
+        {
+            "stage": stage,
+            **{k: v for k, v in line.items() if k in ("kind", "step", "seconds")},
+            **{
+                f"{kind}/{stage}/{name}": value
+                for key, value in line.items()
+                if (kind := key.partition("/")[0]) in ("loss", "stat")
+                and (name := key.partition("/")[2])
+            },
+        }
+        for line in lines
+        if line.get("kind") == "train"
+    ]
+
+
 def _read_result(path: Path, problems: list[str]) -> SplitResult | None:
     shown = f"evaluation/{path.parent.name}/{path.name}"
     before = len(problems)
@@ -228,7 +268,65 @@ def _read_result(path: Path, problems: list[str]) -> SplitResult | None:
             _image_entry(mapping(image), path.parent)
             for image in (images if isinstance(images, list) else [])
         ),
+        boundary=_read_boundary(values.get("boundary"), scores.num_classes),
+        features=_read_features(values.get("features"), scores.num_classes, shown, problems),
+        instances={k: mapping(v) for k, v in mapping(values.get("instances")).items()},
+        embeddings=_read_embeddings(path.with_name("embedding.json"), scores.num_classes),
     )
+
+
+def _read_boundary(values: Any, classes: int) -> BoundaryScores | None:
+    distance = number(mapping(values).get("distance"))
+    if distance is None:
+        return None
+    try:
+        scores = SegScores.from_dict(values)
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    return BoundaryScores(distance, scores) if scores.num_classes == classes else None
+
+
+def _read_features(
+    values: Any, classes: int, shown: str, problems: list[str]
+) -> tuple[FeatureScores, ...]:
+    try:
+        found = [FeatureScores.from_dict(layer) for layer in values or ()]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        problems.append(f"{shown} holds unusable feature scores, which were left out")
+        return ()
+    return tuple(layer for layer in found if len(layer.classes) == classes)
+
+
+def _read_embeddings(path: Path, classes: int) -> tuple[Embedding, ...]:
+    """The pictures whose every part has the same length; others are as good as missing."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    found = []
+    for entry in map(mapping, stored if isinstance(stored, list) else []):
+        labels = entry.get("labels")
+        pca, tsne = _points(entry.get("pca")), _points(entry.get("tsne"))
+        if (
+            isinstance(labels, list)
+            and all(isinstance(label, int) and 0 <= label < classes for label in labels)
+            and len(pca) == len(labels)
+            and len(tsne) in (0, len(labels))
+        ):
+            layer, share = str(entry.get("layer", "?")), number(entry.get("pca_share"))
+            found.append(Embedding(layer, tuple(labels), pca, share, tsne))
+    return tuple(found)
+
+
+def _points(values: Any) -> tuple[tuple[float, float], ...]:
+    """Pairs of finite numbers; empty unless all are."""
+    found = []
+    for pair in values if isinstance(values, list) else []:
+        x, y = map(number, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        if x is None or y is None:
+            return ()
+        found.append((x, y))
+    return tuple(found)
 
 
 def _image_entry(values: Mapping[str, Any], folder: Path) -> ImageEntry:

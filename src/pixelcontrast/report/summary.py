@@ -33,6 +33,8 @@ class Comparison:
     group: Group
     miou: Spread
     accuracy: Spread
+    boundary: Spread
+    """mIoU over the pixels near a boundary."""
     seconds: Spread
     delta: float | None
     """mIoU against the reference; None for the reference itself."""
@@ -109,6 +111,7 @@ def comparisons(groups: Sequence[Group], reference: Group) -> list[Comparison]:
                 accuracy=group.spread(
                     lambda run: run.result.scores.pixel_accuracy if run.result else None
                 ),
+                boundary=group.spread(_boundary_miou),
                 seconds=group.spread(lambda run: number(run.record.get("seconds"))),
                 delta=(miou.mean or 0.0) - (base or 0.0) if known else None,
                 reference=group is reference,
@@ -117,6 +120,18 @@ def comparisons(groups: Sequence[Group], reference: Group) -> list[Comparison]:
             )
         )
     return rows
+
+
+def boundary_of(groups: Sequence[Group]) -> str:
+    """How near to a boundary the boundary scores look; empty without any."""
+    edges = [run.result.boundary for g in groups for run in g.runs if run.result]
+    distances = sorted({edge.distance for edge in edges if edge is not None})
+    return joined([f"{distance:g}" for distance in distances]) if distances else ""
+
+
+def _boundary_miou(run: Run) -> float | None:
+    edges = run.result.boundary if run.result else None
+    return edges.scores.miou if edges else None
 
 
 def warnings_of(groups: Sequence[Group]) -> list[str]:

@@ -23,6 +23,12 @@ _METHODS = {
         "class and pushed away from those of classes they are mistaken for, most of all at the "
         "edges of errors.",
     ),
+    "label_pretrain": (
+        "Label-contrastive pretraining",
+        "Before any classifier exists, pixels of one class are drawn together and those of other "
+        "classes pushed apart, between an image and colour-distorted copies; then the whole "
+        "network is fine-tuned with cross-entropy.",
+    ),
 }
 _DECODERS = {
     "deeplabv3": "DeepLabV3",
@@ -55,6 +61,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
     """Headings and sentences about the run, in reading order; only what is known is said."""
     parts = [
         ("Method", _method(run)),
+        ("Stages", _stages(run)),
         ("Network", _network(run)),
         ("Data", _data(run)),
         ("Views", _views(run)),
@@ -84,6 +91,21 @@ def hardware_name(run: Run) -> str:
 def _method(run: Run) -> str:
     title, idea = _METHODS.get(run.method, (run.method, ""))
     return f"{title}. {idea}".strip()
+
+
+def _stages(run: Run) -> str:
+    parts = []
+    for name, stage in mapping(run.get("stages")).items():
+        changes = mapping(stage)
+        method = mapping(changes.get("method")).get("name") or run.get("method.name")
+        steps = mapping(changes.get("train")).get("steps") or run.get("train.steps")
+        words = [method_title(str(method)).lower()]
+        if number(steps) is not None:
+            words.append(f"{steps:,} steps")
+        if changes.get("pseudo_labels"):
+            words.append("with pseudo-labels of the network before")
+        parts.append(f"{name} ({', '.join(words)})")
+    return ", then ".join(parts) + "." if parts else ""
 
 
 def _network_name(run: Run) -> str:

@@ -19,12 +19,21 @@ from markupsafe import Markup
 
 from pixelcontrast.core.errors import DataError
 from pixelcontrast.core.files import write_text
-from pixelcontrast.report.classes import class_rows, confusion_of, occurrences, palette_of
-from pixelcontrast.report.curves import diagnostic_curves, learning_curves
+from pixelcontrast.report.classes import (
+    class_rows,
+    confusion_of,
+    instance_rows,
+    occurrences,
+    palette_of,
+)
+from pixelcontrast.report.curves import class_curves, diagnostic_curves, learning_curves
+from pixelcontrast.report.features import feature_table, similarities
 from pixelcontrast.report.groups import Group, grouped, reference_of
 from pixelcontrast.report.pictures import IGNORED, WRONG, colour_css, gallery
 from pixelcontrast.report.run import Run, SplitResult, read_run
+from pixelcontrast.report.scatter import scatters, shown_classes
 from pixelcontrast.report.summary import (
+    boundary_of,
     comparisons,
     facts_of,
     lead_of,
@@ -107,6 +116,7 @@ def _page(runs: Sequence[Run]) -> dict[str, Any]:
     result = shown.representative.result
     pictures = gallery(groups, palette)
     rows = class_rows(groups, reference, palette)
+    legend = _legend(first, palette)
     script = _asset("report.js")
     page: dict[str, Any] = {
         "title": title_of(groups),
@@ -122,12 +132,22 @@ def _page(runs: Sequence[Run]) -> dict[str, Any]:
         "worst": pictures.worst,
         "worst_of": shown.label if len(groups) > 1 else "",
         "columns": pictures.columns,
-        "legend": _legend(first, palette),
+        "legend": legend,
         "class_rows": rows,
+        "boundary": boundary_of(groups),
+        "boundary_mean": percent(result.boundary.scores.miou)
+        if len(groups) == 1 and result and result.boundary
+        else "",
+        "instances": instance_rows(groups),
+        "features": feature_table(groups, reference),
+        "scatters": scatters(groups),
+        "scatter_legend": [legend[c] for c in shown_classes(groups) if c < len(legend)],
+        "similarities": similarities(groups),
         "confusion": confusion_of(result.scores, result.names) if result else None,
         "confusion_of": f"Of {shown.label}. " if len(groups) > 1 else "",
         "curves": learning_curves(groups),
         "diagnostics": diagnostic_curves(groups),
+        "class_diagnostics": class_curves(groups),
         "occurrences": occurrences(first, palette),
         "runs": [_entry(group, run) for group in groups for run in group.runs],
         "ignored_colour": colour_css(IGNORED),
@@ -148,9 +168,10 @@ def _sections(page: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", "Images", page["panel"]),
         ("classes", "Class by class", page["class_rows"]),
         ("confusion", "Confusion", page["confusion"]),
+        ("features", "Features", page["features"]),
         ("worst", "Worst images", page["worst"]),
         ("curves", "Learning curves", page["curves"]),
-        ("diagnostics", "Diagnostics", page["diagnostics"]),
+        ("diagnostics", "Diagnostics", page["diagnostics"] or page["class_diagnostics"]),
         ("data", "Training labels", page["occurrences"]),
         ("settings", "Settings", True),
         ("reproduce", "Run it again", True),

@@ -72,6 +72,43 @@ def read_cityscapes(archive):
     return cases
 
 
+NAMED = {"unimatch": ("unimatch_v1", "unimatch_v2", "ohem")}
+"""Kinds of cases in archives whose arrays are called case/array, by method: a case is of the kind
+its name starts with. A kind may stand under one method alone."""
+
+
+def read_named(method):
+    """Archives whose arrays are called case/array, the cases of one method.
+
+    Cases of no known kind belong to the method the file is called after, whose test of completeness
+    then fails.
+    """
+
+    def read(archive):
+        arrays = {}
+        for key in archive:
+            case, slash, name = key.partition("/")
+            if slash:
+                arrays.setdefault(case, {})[name] = archive[key]
+        cases = []
+        for case, found in arrays.items():
+            owner, kind = next(
+                ((m, k) for m, kinds in NAMED.items() for k in kinds if case.startswith(k)),
+                (None, "unknown"),
+            )
+            if owner == method or (owner is None and archive_is_of(method, archive)):
+                meta = json.loads(str(found.pop("meta", "{}")))
+                cases.append(Case(case, kind, meta, found))
+        return cases
+
+    return read
+
+
+def archive_is_of(method, archive):
+    """Whether a file is called after a method."""
+    return Path(archive.fid.name).name.startswith(method)
+
+
 def read_prcl(archive):
     """Arrays called case__group__array; consecutive steps of one group are one case."""
     cases = {}
@@ -90,7 +127,12 @@ def read_prcl(archive):
     ]
 
 
-READERS = {"cityscapes_iiou": read_cityscapes, "pico": read_prefixed, "prcl": read_prcl}
+READERS = {
+    "cityscapes_iiou": read_cityscapes,
+    "pico": read_prefixed,
+    "prcl": read_prcl,
+    "unimatch": read_named("unimatch"),
+}
 
 
 def discover(method):

@@ -25,11 +25,41 @@ def test_every_contrast_recipe_has_a_supervised_twin_that_differs_in_the_method_
         assert recipe == twin, name
 
 
+FEW = {"fixmatch", "mean_teacher", "unimatch", "unimatch_v2"}
+
+
+@pytest.mark.parametrize("data", ["scenes", "camvid_small"])
+def test_every_recipe_for_few_labels_has_a_supervised_twin(data):
+    twin = load_recipe(f"supervised_{data}_few")
+    named = [n for n in recipe_names() if n.removesuffix(f"_{data}") in FEW]
+    assert len(named) == len(FEW)
+    for name in named:
+        recipe = load_recipe(name)
+        for part in ("name", "method", "strong"):
+            assert recipe.pop(part) != twin.get(part)
+        assert recipe["train"].pop("batch_unlabeled") == recipe["train"]["batch"]
+        assert recipe == {k: v for k, v in twin.items() if k not in {"name", "method"}}, name
+
+
+def test_every_recipe_is_a_valid_configuration():
+    from pixelcontrast.engine.prepare import refuse_unknown
+
+    for name in recipe_names():
+        refuse_unknown(load_recipe(name))
+
+
 def test_overrides_are_yaml_and_leave_the_original_alone():
     tree = {"a": {"b": 1}, "c": 2}
     changed = override(tree, ["a.b=[1, 2]", "a.new.deep=true", "c=null", "d=text"])
     assert changed == {"a": {"b": [1, 2], "new": {"deep": True}}, "c": None, "d": "text"}
     assert tree == {"a": {"b": 1}, "c": 2}
+
+
+def test_names_of_splits_are_not_numbers():
+    assert override({}, ["a=1_8", "b=18", "c=-2", "d=0.5", "e=1e-4"]) == {
+        "a": "1_8", "b": 18, "c": -2, "d": 0.5, "e": "1e-4",
+    }  # fmt: skip
+    assert parse_yaml("labeled: 1_8", "text") == {"labeled": "1_8"}
 
 
 @pytest.mark.parametrize("assignment", ["nothing", "=3", "c.d=1"])

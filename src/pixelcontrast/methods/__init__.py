@@ -37,6 +37,21 @@ METHODS: dict[str, MethodEntry] = {
         "few",
         "confident pseudo-labels of the weak view teach the strong view (NeurIPS 2020)",
     ),
+    "mean_teacher": MethodEntry(
+        "pixelcontrast.methods.mean_teacher:MeanTeacher",
+        "few",
+        "the student follows an averaged network on mixed images (NeurIPS 2017, BMVC 2020)",
+    ),
+    "unimatch": MethodEntry(
+        "pixelcontrast.methods.unimatch:UniMatch",
+        "few",
+        "two strong views and feature dropout follow the weak view (CVPR 2023)",
+    ),
+    "unimatch_v2": MethodEntry(
+        "pixelcontrast.methods.unimatch:UniMatchV2",
+        "few",
+        "two strong views with complementary dropout follow a mean teacher (TPAMI 2025)",
+    ),
     "u2pl": MethodEntry(
         "pixelcontrast.methods.u2pl:U2PL",
         "few",

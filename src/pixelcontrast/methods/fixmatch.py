@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 
 from pixelcontrast.core.types import Batch, LossReport
-from pixelcontrast.losses import masked_consistency
 from pixelcontrast.methods.base import LABELED
 from pixelcontrast.methods.contrast import ContrastChoice
 from pixelcontrast.methods.segmentation import SegmentationLossConfig
@@ -61,13 +60,7 @@ class FixMatch(SemiSupervised):
         strong = self.segmentor(view.image)
         supervised = self.segmentation(clean.rows(0, count), labeled.mask)
         terms = {name: config.supervised_weight * term for name, term in supervised.items()}
-        terms["strong"] = config.weight * masked_consistency(
-            strong.logits,
-            view.pseudo.labels,
-            confident(view.pseudo, config.threshold),
-            view.pseudo.valid,
-            align_corners=self.segmentor.align_corners,
-        )
+        terms["strong"] = config.weight * self.masked(strong, view.pseudo, config.threshold)
         contrast = self.contrasted(clean, labeled, pseudo, trusted)
         return LossReport(
             {**terms, **contrast.terms},

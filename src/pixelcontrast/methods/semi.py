@@ -46,6 +46,7 @@ from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.data import Stream
 from pixelcontrast.data.mixing import MixInput, area_boxes, mix
 from pixelcontrast.data.views import inside_boxes
+from pixelcontrast.losses import masked_consistency
 from pixelcontrast.methods.base import LABELED, Method, Task
 from pixelcontrast.methods.contrast import (
     ContrastBatch,
@@ -56,6 +57,7 @@ from pixelcontrast.methods.contrast import (
 from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.sampling import (
     PseudoLabels,
+    confident,
     pseudo_label_statistics,
     pseudo_labels,
     with_ignore,
@@ -157,6 +159,16 @@ class SemiSupervised(Method):
         assert mixed.valid is not None
         return MixedView(mixed.image, PseudoLabels(mixed.label, mixed.confidence, mixed.valid))
 
+    def masked(self, output: SegOutput, pseudo: PseudoLabels, threshold: float) -> Tensor:
+        """Cross-entropy with the confident pseudo-labels of a view (FixMatch, UniMatch)."""
+        return masked_consistency(
+            output.logits,
+            pseudo.labels,
+            confident(pseudo, threshold),
+            pseudo.valid,
+            align_corners=self.segmentor.align_corners,
+        )
+
     def statistics(self, pseudo: PseudoLabels, keep: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Shares and, with hidden masks, accuracy of the pseudo-labels; warns if none is kept.
 
@@ -245,6 +257,13 @@ class TeacherStudent(SemiSupervised):
     def predictors(self) -> dict[str, nn.Module]:
         """Student and teacher; the teacher is the preferred one."""
         return {"student": self.segmentor, "teacher": self.teacher.module}
+
+    def told(self, images: Tensor) -> SegOutput | None:
+        """The teacher's output with embeddings, where the contrast term asks for it."""
+        if not self.embeds or not self.contrast or not self.contrast.needs_teacher:
+            return None
+        output: SegOutput = self.teacher(images, embed=True)
+        return output
 
     def after_step(self) -> None:
         """Move the teacher, then let the contrast term write its memory."""

@@ -19,6 +19,7 @@ from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead
 from pixelcontrast.models.level_heads import LevelHeads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from pixelcontrast.models.config import EmbeddingConfig, ModelConfig
@@ -121,13 +122,21 @@ class Segmentor(nn.Module):
             raise unknown_name("embedding tap", name, widths)
         return name, widths[name]
 
-    def forward(self, image: Tensor, *, embed: bool = False) -> SegOutput:
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        embed: bool = False,
+        perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
+    ) -> SegOutput:
         """One pass.
 
         Args:
             image: (B, 3, H, W) RGB in 0..255.
             embed: also compute the embedding, and its variance where there is a head for it.
                 Without it these heads cost nothing.
+            perturb: changes the encoder's stages before they are decoded (UniMatch's feature
+                dropout). It may append rows; logits and features then have as many.
 
         Returns:
             Logits and features at the decoder's resolution, the encoder's stages, the embedding if
@@ -137,7 +146,7 @@ class Segmentor(nn.Module):
             ConfigError: `embed` on a network without an embedding head.
         """
         stages = self.encoder(self.normalise(image))
-        decoded = self.decoder(stages)
+        decoded = self.decoder(stages if perturb is None else perturb(stages))
         embedding = variance = None
         levels: tuple[Tensor, ...] = ()
         if embed:

@@ -6,6 +6,7 @@ Nothing here imports torch, so that `list` and `show` answer at once.
 from __future__ import annotations
 
 import copy
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Tree = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1_8` is the name of a split, not the number 18."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in kinds if tag != "tag:yaml.org,2002:int"]
+    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0x[0-9a-fA-F]+|[0-9]+)$"), list("-+0123456789")
+)
 
 
 def recipe_names() -> list[str]:
@@ -66,7 +80,7 @@ def parse_yaml(text: str, where: str | Path) -> Tree:
         ConfigError: not valid YAML, or not a mapping.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, Loader=_Loader)  # a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", where=where) from error
     if not isinstance(tree, dict):
@@ -91,7 +105,7 @@ def override(tree: Mapping[str, Any], assignments: Sequence[str]) -> Tree:
                 f"cannot read the override {assignment!r}", fix="write section.key=value"
             )
         try:
-            value = yaml.safe_load(text) if text else None
+            value = yaml.load(text, Loader=_Loader) if text else None
         except yaml.YAMLError:
             value = text
         set_value(changed, key, value)

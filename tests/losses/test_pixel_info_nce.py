@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.losses import PixelInfoNCE, pixel_info_nce
 
-BACKENDS = ("naive", "stream")
+BACKENDS = ("naive", "matrix", "stream")
 E = torch.eye(4, dtype=torch.float64)
 
 

@@ -24,7 +24,7 @@ def test_positives_are_counted_without_the_anchor():
             assert found.tolist() == expected
 
 
-def test_ignored_labels_become_minus_one():
+def test_ignored_labels_become_negative():
     labels = torch.tensor([0, 255, -5, 3])
-    assert without_ignored(labels, 255).tolist() == [0, -1, -1, 3]
-    assert without_ignored(labels, None).tolist() == [0, 255, -1, 3]
+    assert without_ignored(labels, 255).tolist() == [0, -1, -5, 3]
+    assert without_ignored(labels, None).tolist() == [0, 255, -5, 3]

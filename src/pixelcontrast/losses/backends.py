@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.losses.fused import fits, fused_terms
+from pixelcontrast.losses.matrix import matrix_terms
 from pixelcontrast.losses.reference import naive_terms
 from pixelcontrast.losses.streaming import stream_terms
 
@@ -13,9 +14,8 @@ if TYPE_CHECKING:
     from pixelcontrast.losses.problem import AnchorTerms, Backend, Contrast
 
 
-SMALL = {"cpu": 2**16, "cuda": 2**21}
-"""Pairs up to which storing the matrix is faster: on a CPU because tiles need a plan, on a GPU
-because the plan makes the host wait."""
+SMALL = {"cpu": 2**18, "cuda": 2**21}
+"""Pairs up to which whole rows are faster, because tiles need a plan and kernels a sort."""
 
 
 def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
@@ -28,6 +28,8 @@ def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
         backend = _fastest(contrast)
     if backend == "stream":
         terms: AnchorTerms = stream_terms(contrast)
+    elif backend == "matrix":
+        terms = matrix_terms(contrast)
     elif backend == "naive":
         terms = naive_terms(contrast)
     elif backend == "triton":
@@ -40,14 +42,16 @@ def anchor_terms(contrast: Contrast, backend: Backend) -> AnchorTerms:
             )
         terms = fused_terms(contrast)
     else:
-        raise unknown_name("backend", backend, ("auto", "naive", "stream", "triton"))
+        raise unknown_name("backend", backend, ("auto", "matrix", "naive", "stream", "triton"))
     return terms
 
 
 def _fastest(contrast: Contrast) -> Backend:
-    """The engine for a problem of this size on this device."""
+    """The engine for a problem of this size on this device; none makes the host wait for a GPU."""
     anchors, keys = contrast.anchors, contrast.keys
     others = (len(anchors) if contrast.mutual else 0) + (0 if keys is None else len(keys.labels))
     if len(anchors) * others <= SMALL.get(anchors.device.type, 0):
-        return "naive"
-    return "triton" if fits(contrast) else "stream"
+        return "matrix"
+    if anchors.device.type == "cpu":
+        return "stream"
+    return "triton" if fits(contrast) else "matrix"

@@ -84,8 +84,9 @@ def pixel_info_nce(
         ignore_index: a class id that takes no role, besides the negative ones.
         reduction: weighted "mean" over the anchors with a positive, "sum", or "none" for the
             weighted loss of each anchor (N,), 0 where it has no positive.
-        backend: "stream" computes in tiles; "triton" is its fused form for NVIDIA GPUs; "naive"
-            stores the matrix; "auto" takes the fastest that fits.
+        backend: "matrix" computes whole rows of the matrix, "stream" tiles with half of the work
+            among anchors; "triton" is its fused form for NVIDIA GPUs; "naive" leaves the gradient
+            to autograd, several derivatives included; "auto" takes the fastest that fits.
 
     Raises:
         ConfigError: arguments that do not fit together.
@@ -104,22 +105,24 @@ def pixel_info_nce(
         self_index_N=self_index_N,
         ignore_index=ignore_index,
     )
-    scale = 1.0 if base_temperature is None else temperature / base_temperature
-    return reduce_terms(anchor_terms(contrast, backend), weights_N, reduction) * scale
+    loss = reduce_terms(anchor_terms(contrast, backend), weights_N, reduction)
+    return loss if base_temperature is None else loss * (temperature / base_temperature)
 
 
 def reduce_terms(terms: AnchorTerms, weights_N: Tensor | None, reduction: Reduction) -> Tensor:
     """Weighted mean over the anchors with a positive, weighted sum, or the weighted terms."""
-    taken = (terms.positives > 0).to(terms.loss.dtype)
-    weight = taken if weights_N is None else taken * weights_N.to(taken).detach()
-    weighted = terms.loss * weight
+    loss, weight = terms.loss, terms.positives > 0
+    if weights_N is not None:
+        weight = weights_N.to(loss).detach() * weight
+        loss = loss * weight
     if reduction == "none":
-        return weighted
+        return loss
     if reduction == "sum":
-        return weighted.sum()
+        return loss.sum()
     if reduction == "mean":
         total = weight.sum()
-        return weighted.sum() / torch.where(total > 0, total, 1.0)
+        # Nothing to divide by: the sum is 0, too.
+        return loss.sum() / (total.clamp_min(1) if weights_N is None else total + (total == 0))
     raise unknown_name("reduction", reduction, ("mean", "sum", "none"))
 
 

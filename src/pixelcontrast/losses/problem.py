@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Denominator = Literal["negatives", "all"]
 NegativeScope = Literal["all", "own_image"]
-Backend = Literal["auto", "naive", "stream", "triton"]
+Backend = Literal["auto", "matrix", "naive", "stream", "triton"]
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -59,7 +59,7 @@ class AnchorTerms(NamedTuple):
     loss: Tensor
     """(N,) in float32 or wider, 0 for anchors without a positive or without a role."""
     positives: Tensor
-    """(N,) int64 number of positives."""
+    """(N,) number of positives."""
 
 
 def checked_vectors(name: str, vectors: Tensor, dim: int | None = None) -> Tensor:
@@ -97,11 +97,10 @@ def checked_ids(name: str, ids: Tensor, count: int, device: torch.device) -> Ten
 
 
 def without_ignored(labels: Tensor, ignore_index: int | None) -> Tensor:
-    """`labels` with -1 wherever no role is taken: negative labels and `ignore_index`."""
-    out = labels < 0
-    if ignore_index is not None:
-        out = out | (labels == ignore_index)
-    return labels.masked_fill(out, -1)
+    """`labels`, negative wherever no role is taken: -1 in place of `ignore_index`."""
+    if ignore_index is None or ignore_index < 0:
+        return labels
+    return labels.masked_fill(labels == ignore_index, -1)
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
@@ -24,12 +25,35 @@ def row_terms(
         denominator: "negatives": each positive against the negatives; "all": against both.
     """
     if denominator == "negatives":
-        others = masked_logsumexp(logits, negative)
+        return split_row_terms(logits, positive, logits, negative, denominator)
+    each = masked_logsumexp(logits, positive | negative)[:, None] - logits
+    return mean_over(positive, each)
+
+
+def split_row_terms(
+    up: Tensor, positive: Tensor, down: Tensor, negative: Tensor, denominator: Denominator
+) -> Tensor:
+    """`row_terms` with the positives among some samples and the negatives among others.
+
+    Args:
+        up: (N, P) similarities divided by the temperature.
+        positive: (N, P) bool.
+        down: (N, M) the same of samples that may be negatives.
+        negative: (N, M) bool.
+        denominator: as above.
+    """
+    others = masked_logsumexp(down, negative)
+    if denominator == "negatives":
         # Not softplus: PyTorch's is the identity above 20, 2e-9 off.
-        each = -F.logsigmoid(logits - others[:, None])
+        each = -F.logsigmoid(up - others[:, None])
     else:
-        each = masked_logsumexp(logits, positive | negative)[:, None] - logits
-    return each.masked_fill(~positive, 0).sum(1) / positive.sum(1).clamp_min(1)
+        each = torch.logaddexp(masked_logsumexp(up, positive), others)[:, None] - up
+    return mean_over(positive, each)
+
+
+def mean_over(mask: Tensor, values: Tensor) -> Tensor:
+    """(N,) mean of each row's values where `mask` is true, 0 where it never is."""
+    return values.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def masked_logsumexp(logits: Tensor, mask: Tensor) -> Tensor:

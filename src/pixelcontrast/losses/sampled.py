@@ -6,6 +6,7 @@ Letters: D embedding, K keys, M negatives, N anchors, P positives, S synthesised
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.losses.pixel_info_nce import reduce_terms
 from pixelcontrast.losses.problem import AnchorTerms, checked_vectors, statistics_dtype
-from pixelcontrast.losses.rowwise import row_terms
+from pixelcontrast.losses.rowwise import split_row_terms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pixelcontrast.losses.problem import Denominator, Reduction
 
 CHUNK_BYTES = 2**25
@@ -105,21 +108,16 @@ def sampled_info_nce(
     wide = max(_row_bytes(positives, negatives, synthetic, keys_KD, dim), 1)
     wide += 4 * extra_NE.shape[1]
     step = max(CHUNK_BYTES // wide, 1)
+    # A single chunk fits as a whole; of several each is computed again in the backward pass.
+    terms_of: Callable[..., Tensor] = form.terms
+    if step < count:
+        terms_of = partial(checkpoint, form.terms, use_reentrant=False, preserve_rng_state=False)
     parts = []
     for start in range(0, count, step):
         at = slice(start, start + step)
         rows = (_rows_of(t, at) for t in (positives, negatives, synthetic))
         parts.append(
-            checkpoint(
-                form.terms,
-                anchors_ND[at],
-                *rows,
-                extra_NE[at],
-                *(mask[at] for mask in masks),
-                keys_KD,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+            terms_of(anchors_ND[at], *rows, extra_NE[at], *(mask[at] for mask in masks), keys_KD)
         )
     dtype = statistics_dtype(anchors_ND.dtype)
     loss = torch.cat(parts) if parts else anchors_ND.sum(1).to(dtype)
@@ -149,21 +147,22 @@ class _Form:
         """(n,) loss of a chunk of anchors."""
         with torch.autocast(anchors.device.type, enabled=False):
             rows = anchors.to(statistics_dtype(anchors.dtype)) * self.inv_temperature
-            logits = [
-                similarities(rows, positives, keys),
-                similarities(rows, negatives, keys),
-                extra.to(rows.dtype) * self.inv_temperature,
-            ]
-            is_positive = [positive, torch.zeros_like(negative), extra_positive]
-            is_negative = [torch.zeros_like(positive), negative, extra_negative]
+            extra = extra.to(rows.dtype) * self.inv_temperature
+            if positives.is_floating_point() or negatives.is_floating_point():
+                up, down = (similarities(rows, s, keys) for s in (positives, negatives))
+            else:
+                both = [index.expand(len(rows), -1) for index in (positives, negatives)]
+                found = similarities(rows, torch.cat(both, 1), keys)
+                up, down = torch.split(found, [index.shape[1] for index in both], 1)
+            logits, roles = [down, extra], [negative, extra_negative]
             if synthetic is not None:
                 logits.append(similarities(rows, synthetic, None))
-                is_positive.append(torch.zeros_like(logits[-1], dtype=torch.bool))
-                is_negative.append(torch.ones_like(logits[-1], dtype=torch.bool))
-            return row_terms(
+                roles.append(torch.ones_like(logits[-1], dtype=torch.bool))
+            return split_row_terms(
+                torch.cat([up, extra], 1),
+                torch.cat([positive, extra_positive], 1),
                 torch.cat(logits, 1),
-                torch.cat(is_positive, 1),
-                torch.cat(is_negative, 1),
+                torch.cat(roles, 1),
                 self.denominator,
             )
 
@@ -188,7 +187,7 @@ def similarities(anchors_ND: Tensor, samples: Tensor, keys_KD: Tensor | None) ->
         return (anchors_ND @ keys_KD.to(anchors_ND.dtype).T).gather(1, index)
     # Three times the speed of keys_KD[index] on a CPU.
     rows = keys_KD.index_select(0, index.flatten())
-    vectors = rows.view(*index.shape, -1).to(anchors_ND.dtype)
+    vectors = rows.view(*index.shape, keys_KD.shape[1]).to(anchors_ND.dtype)
     return torch.bmm(vectors, anchors_ND[:, :, None])[:, :, 0]
 
 

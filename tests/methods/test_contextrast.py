@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.types import SegOutput
@@ -291,3 +292,16 @@ def test_the_term_and_the_method_share_their_settings():
     assert issubclass(ContextrastConfig, ContextrastContrast.Config)
     config = ContextrastConfig()
     assert Contextrast.embedding_head(config) is ContextrastContrast.embedding_head(config)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_value_is_read_back(device):
+    """Fake tensors have no values, so whatever makes the host wait for the device raises."""
+    module = term(4, level_weights=(0.2, 0.5, 1.0), fallback="random")
+    with FakeTensorMode():
+        levels = [
+            torch.rand(2, 5, 16 // s, 24 // s, device=device, requires_grad=True) for s in (1, 2, 4)
+        ]
+        labels = torch.zeros(2, 16, 24, dtype=torch.uint8, device=device)
+        report = module(batch_of(levels, labels, torch.rand(2, 4, 4, 6, device=device)))
+        assert report.total.device.type == device

@@ -127,10 +127,29 @@ def read_prcl(archive):
     ]
 
 
+def read_u2pl(archive):
+    """Arrays called caseK.group.name; every group of results is a case, with settings and inputs.
+
+    Groups of inputs and of faults that must not be matched are no cases.
+    """
+    runs = {}
+    for key in archive:
+        run, _, name = key.partition(".")
+        runs.setdefault(run, {})[name] = archive[key]
+    return [
+        Case(f"{run}-{group}", group, {}, arrays)
+        for run, arrays in runs.items()
+        if "cfg.delta_p" in arrays
+        for group in sorted({name.partition(".")[0] for name in arrays})
+        if group not in ("cfg", "in", "asrun")
+    ]
+
+
 READERS = {
     "cityscapes_iiou": read_cityscapes,
     "pico": read_prefixed,
     "prcl": read_prcl,
+    "u2pl": read_u2pl,
     "unimatch": read_named("unimatch"),
 }
 

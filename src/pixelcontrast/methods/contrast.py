@@ -65,6 +65,8 @@ class ContrastBatch:
     """(B, H, W) bool: a pixel of the photograph, not padding; None where that is not known."""
     scores: Tensor | None = None
     """(B - labelled, C, h', w') the class scores behind the pseudo-labels; None: the teacher's."""
+    trusted: Tensor | None = None
+    """(B - labelled, H, W) bool: pseudo-labels to rely on; None: all that are given."""
     unreliable: Tensor | None = None
     """(B - labelled, H, W) bool: pixels the method holds for too unsure to be learnt; None where it
     does not say."""

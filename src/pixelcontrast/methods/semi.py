@@ -196,6 +196,7 @@ class SemiSupervised(Method):
         *,
         teacher: SegOutput | None = None,
         scores: Tensor | None = None,
+        trusted: Tensor | None = None,
         unreliable: Tensor | None = None,
     ) -> LossReport:
         """The contrast term over labelled and pseudo-labelled pixels; empty without a term.
@@ -206,9 +207,10 @@ class SemiSupervised(Method):
             student: output with embeddings for the labelled images, then the unlabelled ones.
             labeled: the labelled batch.
             pseudo: labels of the unlabelled images as the student saw them (mixed, if it did).
-            keep: (B_u, H, W) bool, the pseudo-labels that are trusted.
+            keep: (B_u, H, W) bool, the pseudo-labels that are trusted, or at least handed over.
             teacher: the teacher's output for the same images, for terms that need it.
             scores: class scores behind the pseudo-labels, if not the teacher's for these images.
+            trusted: (B_u, H, W) bool, which of them are trusted; None: all.
             unreliable: (B_u, H, W) bool, pixels too unsure to be learnt, where the method says so.
         """
         if self.contrast is None:
@@ -228,6 +230,7 @@ class SemiSupervised(Method):
                 confidence=torch.cat([given, pseudo.confidence]),
                 valid=torch.cat([labeled.valid, pseudo.valid]),
                 scores=scores,
+                trusted=trusted,
                 unreliable=unreliable,
             )
         )

@@ -135,9 +135,10 @@ class U2PL(TeacherStudent):
             student,
             labeled,
             seen.pseudo,
-            split.trusted,
+            seen.pseudo.valid,
             teacher=teacher,
             scores=seen.scores,
+            trusted=split.trusted,
             unreliable=split.unreliable,
         )
         assert pseudo.entropy is not None  # it was asked for

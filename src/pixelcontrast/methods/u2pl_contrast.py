@@ -203,10 +203,13 @@ class U2PLContrast(ContrastTerm):
             )
         labels = resize_labels(batch.labels, size).long()
         labels = labels.masked_fill(labels == self.task.ignore_index, -1)
+        trusted = labels[given:] >= 0
+        if batch.trusted is not None:
+            trusted = trusted & resize_labels(batch.trusted, size)
         return class_roles(
             labels,
             scores,
-            labels[given:] >= 0,
+            trusted,
             resize_labels(unreliable, size),
             labelled=given,
             low_rank=self.ranks[0],

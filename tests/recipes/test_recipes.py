@@ -19,7 +19,8 @@ def test_every_contrast_recipe_has_a_supervised_twin_that_differs_in_the_method_
     for name in recipe_names():
         if not name.startswith("pico"):
             continue
-        recipe, twin = load_recipe(name), load_recipe(name.replace("pico", "supervised", 1))
+        data = name.removeprefix("pico").removeprefix("_memory")
+        recipe, twin = load_recipe(name), load_recipe(f"supervised{data}")
         for tree in (recipe, twin):
             del tree["name"], tree["method"]
         assert recipe == twin, name

@@ -69,7 +69,7 @@ def run(recipe: str, seed: int, out: Path, data: Path | None, overrides: list[st
     command += ["--out", str(out), *overrides]
     if data is not None:
         command.append(f"data.root={data}")
-    command.append("--resume" if folder.last.exists() else "--force")
+    command.append("--resume" if folder.resumable else "--force")
     subprocess.run(command, check=True)
     return folder
 

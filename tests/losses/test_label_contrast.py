@@ -171,3 +171,27 @@ def test_maps_that_do_not_fit():
     image, copy, labels = random_maps()
     with pytest.raises(ConfigError, match="do not fit"):
         within_image_loss(image, copy[:2], labels)
+
+
+def test_full_resolution_maps_need_no_matrix():
+    """129 x 129 pixels: a similarity matrix has 277 million entries, no tensor here a tenth."""
+    largest = 0
+    rng = torch.Generator().manual_seed(0)
+    image, copy = F.normalize(torch.randn(2, 1, 4, 129, 129, generator=rng), dim=2)
+    labels = torch.randint(0, 5, (1, 129, 129), generator=rng)
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    with Watch():
+        loss = within_image_loss(image.requires_grad_(), copy, labels, backend="stream")
+        loss.backward()
+    assert math.isfinite(loss.item())
+    # The bound for one image is 450 MB over forward and backward pass, three such tensors.
+    assert 4 * largest < 150e6

@@ -155,8 +155,10 @@ def diagnostic_curves(groups: Sequence[Group]) -> list[Chart]:
         names = [name for name in names if name not in _SIMILARITIES]
         charts.append(_similarities(groups[0].runs[0]))
     for name in names:
-        title, note = _STATS.get(name, (name.replace("_", " ").replace("/", ": "), _OTHER_STAT))
-        zero = name in _FROM_ZERO
+        stage, _, own = name.rpartition("/")  # of an earlier stage of the run
+        title, note = _STATS.get(own, (own.replace("_", " "), _OTHER_STAT))
+        title = f"{stage}: {title}" if stage else title
+        zero = own in _FROM_ZERO
         charts.append(_trained(groups, f"stat/{name}", title, note, zero=zero))
     return [chart for chart in charts if chart is not None]
 

@@ -225,7 +225,8 @@ def _where(run: Run) -> str:
 
 
 def _progress(run: Run) -> str:
-    done = max((int(line["step"]) for line in (*run.train, *run.val)), default=None)
+    lines = [line for line in (*run.train, *run.val) if "stage" not in line]
+    done = max((int(line["step"]) for line in lines), default=None)
     planned = number(run.get("train.steps"))
     if done is None:
         return " (no step was logged)"

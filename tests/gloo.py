@@ -19,12 +19,13 @@ def two_processes(function, *arguments):
     context = mp.get_context("spawn")
     queue = context.Queue()
     processes = [
-        context.Process(target=_worker, args=(rank, port, queue, function, arguments))
+        # Daemons, so that a failed test does not wait for the process that is left over.
+        context.Process(target=_worker, args=(rank, port, queue, function, arguments), daemon=True)
         for rank in range(2)
     ]
     for process in processes:
         process.start()
-    found = dict(queue.get(timeout=240) for _ in processes)
+    found = dict(queue.get(timeout=600) for _ in processes)
     for process in processes:
         process.join(timeout=60)
         assert process.exitcode == 0

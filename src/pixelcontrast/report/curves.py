@@ -133,6 +133,11 @@ _CLASS_STATS: dict[str, tuple[str, str]] = {
         "Of the pixels given to the class; measured against masks that training never sees.",
     ),
 }
+_NETWORKS = {
+    "miou": "trained weights",
+    "miou_ema": "averaged weights",
+    "miou_teacher": "teacher",
+}
 _SIMILARITIES = {"positive_similarity": "within a class", "negative_similarity": "between classes"}
 _FROM_ZERO = {"anchors", "anchor_classes", "class_anchors", "negatives", "queue_fill"}
 _OTHER_STAT = "Logged by the method at each step."
@@ -156,8 +161,9 @@ def diagnostic_curves(groups: Sequence[Group]) -> list[Chart]:
         charts.append(_similarities(groups[0].runs[0]))
     for name in names:
         stage, _, own = name.rpartition("/")  # of an earlier stage of the run
-        title, note = _STATS.get(own, (own.replace("_", " "), _OTHER_STAT))
-        title = f"{stage}: {title}" if stage else title
+        unknown = name.replace("_", " ").replace("/", ": "), _OTHER_STAT
+        title, note = _STATS.get(own, unknown)
+        title = f"{stage}: {title}" if stage and own in _STATS else title
         zero = own in _FROM_ZERO
         charts.append(_trained(groups, f"stat/{name}", title, note, zero=zero))
     return [chart for chart in charts if chart is not None]
@@ -202,14 +208,14 @@ def _validation(groups: Sequence[Group]) -> Chart | None:
     series = []
     single = sum(len(group.runs) for group in groups) == 1
     for place, group, run in _runs(groups):
-        keys = [key for key in ("miou", "miou_ema") if points_of(run.val, key)]
+        keys = [key for key in _NETWORKS if points_of(run.val, key)]
         for key in keys:
-            average = key == "miou_ema"
+            average = key != "miou"
             label = group.run_label(run)
             if single:
-                label = "averaged weights" if average else "trained weights"
+                label = _NETWORKS[key]
             elif average:
-                label += ", averaged weights"
+                label += f", {_NETWORKS[key]}"
             points = points_of(run.val, key)
             best = max(points, key=lambda point: point[1])
             series.append(

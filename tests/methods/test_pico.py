@@ -4,6 +4,7 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 
 from pixelcontrast.core.distributed import keep_out_of_ddp
@@ -509,6 +510,33 @@ class TestContrastWithMemory:
             term = filled_term(with_memory(embedding=head(6)))
             values.append(term(contrast_batch(embedding, labels)).terms["contrast"].item())
         assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_value_is_read_back_from_the_device(device):
+    # Fake tensors have no values: whatever needs one raises.
+    selection = PicoSelectionConfig(positives=8, negatives=12)
+    memory = {"regions": "image", "max_regions": 4}
+    term = build_term(with_memory(embedding=head(6), selection=selection, memory=memory))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        term.to(device)
+        raw = torch.rand(2, 6, 6, 8, device=device, requires_grad=True)
+        labels = torch.zeros(2, 6, 8, dtype=torch.uint8, device=device)
+        logits = torch.rand(2, 3, 6, 8, device=device)
+        for _ in range(2):
+            report = term(
+                ContrastBatch(
+                    student=SegOutput(logits, logits, embedding=F.normalize(raw, dim=1)),
+                    labels=labels,
+                    labelled=2,
+                    step=0,
+                    index=torch.zeros(2, dtype=torch.int64, device=device),
+                )
+            )
+            if device == "cpu":  # a backward pass on a GPU needs one
+                report.terms["contrast"].backward()
+            term.after_step()
+        assert report.terms["contrast"].device.type == device
 
 
 class TestAsPartOfAnotherMethod:

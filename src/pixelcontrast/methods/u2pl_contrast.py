@@ -220,7 +220,9 @@ class U2PLContrast(ContrastTerm):
 
     def _unreliable(self, scores: Tensor, batch: ContrastBatch) -> Tensor:
         """(B_u, H, W) bool: the pixels of largest entropy, fewer and fewer of them."""
-        shown = batch.labels.new_ones(batch.labels.shape, dtype=torch.bool)
+        if not len(scores):
+            return batch.labels[batch.labelled :] > 0
+        shown = torch.ones_like(batch.labels, dtype=torch.bool)
         if batch.valid is not None:
             shown = batch.valid
         pseudo = pseudo_labels(

@@ -12,7 +12,6 @@ N anchors of a class, P pixels of all processes, h w feature map.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -34,9 +33,9 @@ from pixelcontrast.core.types import LossReport, SegOutput
 from pixelcontrast.losses import Distributions, distribution_info_nce, pairwise_likelihood
 from pixelcontrast.losses.likelihood import ScoreReduction
 from pixelcontrast.memory import GaussianPrototypes, Gaussians, GaussianSums
-from pixelcontrast.methods.arrivals import Arrivals
 from pixelcontrast.methods.base import Task
 from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm
+from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.models import EmbeddingConfig
 from pixelcontrast.sampling import (
     ClassPool,
@@ -46,6 +45,8 @@ from pixelcontrast.sampling import (
     other_class_weights,
     virtual_points,
 )
+
+_COPY = 0.999  # cosine above which a virtual negative is a copy of its prototype
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,16 @@ class PRCLContrast(ContrastTerm):
             task.num_classes, config.embedding.dim, decay=config.prototype_decay
         )
         self.kept: list[GaussianSums] = []
-        self.copies = CopyWatch()
+        self.started = KeptWatch(
+            "no class had pixels to start from, so the contrast teaches nothing: "
+            f"anchor_threshold = {config.anchor_threshold} is too low, confidence_threshold = "
+            f"{config.confidence_threshold} too high, or every batch shows one class alone"
+        )
+        self.varied = KeptWatch(
+            f"the virtual negatives were copies of the prototypes (cosine above {_COPY}): "
+            f"virtual_noise = {config.virtual_noise} vanishes with the prototypes' variance; "
+            "exp-half-variance, the authors' code, gives diverse ones"
+        )
 
     @classmethod
     def embedding_head(cls, config: PRCLContrastConfig) -> EmbeddingConfig:
@@ -190,6 +200,7 @@ class PRCLContrast(ContrastTerm):
         pool = self._pool(labels, probability < config.anchor_threshold, batch.labelled)
         present = pool.sizes > 0
         active = present & (pool.hard_sizes > 0) & (present.sum() > 1)
+        self.started.note(active)
         # The one place where the host waits: without it absent classes would cost what present
         # ones do, which with many classes is most of the time.
         classes = active.nonzero()[:, 0]
@@ -323,37 +334,8 @@ class PRCLContrast(ContrastTerm):
         around = everywhere.mean.repeat(self.config.virtual_negatives, 1)
         cosine = F.cosine_similarity(points[:1], around, dim=-1)
         mean = (cosine * there[:1]).sum() / there[:1].sum().clamp_min(1)
-        self.copies.note(mean)
+        self.varied.note(mean <= _COPY)
         return {"virtual_cosine": mean.float()}
-
-
-class CopyWatch:
-    """Warns once when virtual negatives stay copies of the prototypes.
-
-    Args:
-        limit: cosine above which a point is a copy.
-        patience: steps in a row before the warning.
-    """
-
-    def __init__(self, limit: float = 0.999, patience: int = 100) -> None:
-        self.limit = limit
-        self.patience = patience
-        self._pending: Arrivals[None] = Arrivals()
-        self._copies = 0
-
-    def note(self, cosine: Tensor) -> None:
-        """Look at the mean cosine () of a step, as soon as it is here."""
-        self._pending.send(None, cosine.view(1))
-        for _, (value,) in self._pending.arrived():
-            self._copies = self._copies + 1 if value > self.limit else 0
-            if self._copies == self.patience and rank() == 0:
-                warnings.warn(
-                    f"for {self.patience} steps the virtual negatives were copies of the "
-                    f"prototypes (cosine above {self.limit}): their noise, scaled by the "
-                    "prototypes' variance as published, vanishes; "
-                    "virtual_noise=exp-half-variance, the authors' code, gives diverse ones",
-                    stacklevel=2,
-                )
 
 
 def shared_pixels(maps: Tensor, index: Tensor) -> Tensor:

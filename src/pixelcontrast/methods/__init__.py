@@ -60,7 +60,7 @@ METHODS: dict[str, MethodEntry] = {
     "pico": MethodEntry(
         "pixelcontrast.methods.pico:PiCo",
         "all",
-        "cross-entropy plus pixel contrast across the images of a batch (TPAMI 2024)",
+        "cross-entropy plus pixel contrast across images, with or without memory (TPAMI 2024)",
     ),
     "contextrast": MethodEntry(
         "pixelcontrast.methods.contextrast:Contextrast",

@@ -186,11 +186,22 @@ def test_eval_scores_a_split(cli, trained):
         "eval", trained, "--split", "test", "--scales", "0.5,1", "--flip", "--json"
     )
     assert status == 0
-    scores = json.loads(out)
+    printed = json.loads(out)
     stored = json.loads((trained / "evaluation" / "test" / "scores.json").read_text())
-    assert stored["scores"] == scores
+    for part in ("boundary", "features", "instances"):
+        assert printed.pop(part) == stored[part]
+    assert stored["scores"] == printed
     assert stored["protocol"]["scales"] == [0.5, 1.0]
-    assert "mean" in cli("eval", trained, "--slide")[1]
+    shown = cli("eval", trained, "--slide", "--boundary", "0", "--no-features")[1]
+    assert "mean" in shown
+    assert "boundary" not in shown
+    assert "U_1" not in shown
+
+
+def test_a_boundary_nearer_than_a_pixel_is_refused(cli, trained):
+    status, _, err = cli("eval", trained, "--boundary", "0.5")
+    assert status == 2
+    assert "--boundary" in err
 
 
 def test_eval_and_predict_follow_the_runs_own_protocol(cli, tiny, tmp_path):

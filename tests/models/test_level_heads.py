@@ -1,11 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.models.tester import build, images
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.models import LevelHeads, LevelHeadsConfig
 from pixelcontrast.models.encoder import _plan
-from pixelcontrast.models.level_heads import LevelHead
+from pixelcontrast.models.level_heads import LevelHead, unit_length
 
 SMALL = ("mobilenetv3_small_050", "deeplabv3plus")
 
@@ -68,3 +69,20 @@ def test_impossible_heads_are_refused(values):
 def test_levels_must_rise():
     with pytest.raises(ConfigError, match="rising"):
         LevelHeadsConfig(levels=(2, 1))
+
+
+def test_unit_length_is_normalize_with_its_gradient():
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, 0] = 0.0
+    x[0, :, 0, 1] *= 1e-14
+    twins = [x.clone().requires_grad_() for _ in range(2)]
+    weight = torch.arange(x.numel()).view_as(x).sin()
+    found, expected = unit_length(twins[0]), F.normalize(twins[1], dim=1, eps=1e-12)
+    torch.testing.assert_close(found, expected)
+    for y in (found, expected):
+        (y * weight).sum().backward()
+    torch.testing.assert_close(twins[0].grad, twins[1].grad)
+    half = x.to(torch.bfloat16).requires_grad_()
+    unit_length(half).sum().backward()
+    assert unit_length(half).dtype == torch.float32
+    assert half.grad.dtype == torch.bfloat16

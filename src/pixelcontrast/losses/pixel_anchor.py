@@ -77,9 +77,9 @@ def pixel_anchor_loss(
             below = gather_rows_with_grad(below[None], same_rows=True).logsumexp(0)
         # Products with the membership instead of look-ups: their gradients need no atomic sums.
         own = (member * logits).sum(1)
-        threshold = torch.einsum("bcp,c->bp", member, below)
+        threshold = (member * below[:, None]).sum(1)
         weight = (count > 0) / (count.clamp_min(1) * (count > 0).sum().clamp_min(1))
-        weights = torch.einsum("bcp,c->bp", member, weight.to(wide))
+        weights = (member * weight.to(wide)[:, None]).sum(1)
         loss = (weights * F.softplus(threshold - own)).sum()
     with torch.no_grad():
         positive = own.sum() / member.sum().clamp_min(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pixelcontrast.core.errors import ConfigError
 
@@ -34,8 +35,7 @@ class LevelHead(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, h, w) -> (B, D, h, w) of unit length, in float32 under any autocast."""
         raw: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        with torch.autocast(raw.device.type, enabled=False):
-            return F.normalize(raw.float(), dim=1, eps=1e-12)
+        return unit_length(raw)
 
 
 class LevelHeads(nn.ModuleDict):
@@ -65,3 +65,38 @@ class LevelHeads(nn.ModuleDict):
     def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Embeddings (B, D, h_i, w_i) of the chosen levels, shallow to deep."""
         return tuple(head(stages[int(n) - 1]) for n, head in self.items())
+
+
+def unit_length(x: Tensor, smallest: float = 1e-12) -> Tensor:
+    """`x / max(|x|, smallest)` over dimension 1, in float32 (or float64).
+
+    The gradient is computed from the result, which a contrast keeps anyway; PyTorch's own
+    `normalize` keeps its input as well.
+
+    Args:
+        x: (B, D, h, w) of any floating type.
+        smallest: length below which vectors are not stretched further; PiCo's code has 1e-12.
+    """
+    unit: Tensor = _UnitLength.apply(x, smallest)
+    return unit
+
+
+class _UnitLength(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, smallest: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        unit: Tensor = wide / length.clamp_min(smallest)
+        ctx.dtype, ctx.smallest = x.dtype, smallest
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        unit, length = ctx.saved_tensors
+        along = (gradients[0] * unit).sum(1, keepdim=True)
+        # Shorter vectors are divided by a constant, so their gradient has no part to remove.
+        along = along.masked_fill_(length <= ctx.smallest, 0.0)
+        gradient = torch.addcmul(gradients[0], along, unit, value=-1.0)
+        return gradient.div_(length.clamp_min(ctx.smallest)).to(ctx.dtype), None

@@ -68,6 +68,21 @@ _STATS: dict[str, tuple[str, str]] = {
         "Mean cosine of anchors and pixels of other classes. It should fall towards 0 or below; "
         "the gap to the similarity within a class is what the contrast achieves.",
     ),
+    "variance": (
+        "Mean variance of pixel embeddings",
+        "How unsure pixels are of their embedding, near one half at the start. Where it falls, "
+        "pixels count more in the distribution of their class.",
+    ),
+    "negative_class_entropy": (
+        "Spread of the negative classes",
+        "Entropy of the choice of negative classes. At zero every class meets its nearest one "
+        "alone, as global prototypes grow sure: raise method.sampling_min_variance.",
+    ),
+    "virtual_cosine": (
+        "Virtual negatives and their prototypes",
+        "Mean cosine. At 1 the virtual negatives are copies of the prototypes; with "
+        "method.virtual_noise=exp-half-variance they differ.",
+    ),
     "queue_fill": (
         "Fill of the pixel memory",
         "Share of the places of the class queues that hold a pixel. It should reach 1 early; if it "

@@ -17,6 +17,32 @@ _METHODS = {
         "Beside cross-entropy, pixel embeddings of one class are pulled together and those of "
         "different classes pushed apart, across all images of a batch.",
     ),
+    "fixmatch": (
+        "FixMatch",
+        "Beside cross-entropy on the labelled images, pixels of the others learn, in a strongly "
+        "distorted view, the class the network is sure of in a plain one.",
+    ),
+    "mean_teacher": (
+        "Mean teacher",
+        "Beside cross-entropy on the labelled images, the network follows the class probabilities "
+        "of its own average over time, on mixed images.",
+    ),
+    "unimatch": (
+        "UniMatch V1",
+        "Beside cross-entropy on the labelled images, two strongly distorted views and a view with "
+        "half of its features removed learn the classes the network is sure of in a plain view.",
+    ),
+    "unimatch_v2": (
+        "UniMatch V2",
+        "Beside cross-entropy on the labelled images, two strongly distorted views, each without "
+        "the features the other keeps, learn the classes a teacher averaged over time is sure of.",
+    ),
+    "prcl": (
+        "PRCL",
+        "Beside cross-entropy on the labelled images, mixed and distorted views learn the labels of "
+        "a teacher averaged over time, and pixels of all images, each a Gaussian that says how "
+        "sure it is, are drawn to their class and pushed away from the others.",
+    ),
     "contextrast": (
         "Contextrast",
         "Beside cross-entropy, the pixels of every encoder level are drawn to an anchor of their "

@@ -173,9 +173,10 @@ class U2PLContrast(ContrastTerm):
         return LossReport(
             {"contrast": config.weight * loss},
             {
-                "anchor_pixels": anchors.total.float(),
-                "negative_pixels": negatives.total.float(),
-                "queue_fill": self.queue.count / self.queue.capacity,
+                "anchor_pixels": anchors.total.sum().float(),
+                "anchors_per_class": anchors.total.float(),
+                "negative_pixels": negatives.total.sum().float(),
+                "queue_fill": self.queue.count.sum() / self.queue.capacity.sum(),
                 "contrast_classes": (weight > 0).sum().float(),
                 **self._similarities(vectors.detach(), centre, rows[:, 0], weight),
             },

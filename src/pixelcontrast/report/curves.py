@@ -45,6 +45,11 @@ _STATS: dict[str, tuple[str, str]] = {
         "Unreliable pixels handed to the classes they are unlikely to be. It falls as the network "
         "becomes sure, and with the share of pixels called unreliable.",
     ),
+    "entropy_threshold": (
+        "Entropy between sure and unsure",
+        "Pixels above are unsure, a fixed and falling share of all: it falls as the teacher becomes "
+        "sure, and rises with the share that is called sure.",
+    ),
     "contrast_classes": (
         "Classes that are contrasted",
         "Classes with both anchors and negatives in this step.",

@@ -43,6 +43,12 @@ _METHODS = {
         "a teacher averaged over time, and pixels of all images, each a Gaussian that says how "
         "sure it is, are drawn to their class and pushed away from the others.",
     ),
+    "u2pl": (
+        "U2PL",
+        "Beside cross-entropy, images without masks are labelled by a teacher averaged over time. "
+        "Its sure pixels are learnt; its unsure ones still tell what they are not and repel the "
+        "embeddings of those classes.",
+    ),
     "contextrast": (
         "Contextrast",
         "Beside cross-entropy, the pixels of every encoder level are drawn to an anchor of their "

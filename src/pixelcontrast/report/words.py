@@ -39,8 +39,8 @@ _METHODS = {
     ),
     "prcl": (
         "PRCL",
-        "Beside cross-entropy on the labelled images, mixed and distorted views learn the labels of "
-        "a teacher averaged over time, and pixels of all images, each a Gaussian that says how "
+        "Beside cross-entropy on the labelled images, mixed and distorted views learn the labels "
+        "of a teacher averaged over time, and pixels of all images, each a Gaussian that says how "
         "sure it is, are drawn to their class and pushed away from the others.",
     ),
     "u2pl": (
@@ -65,6 +65,7 @@ _METHODS = {
 _DECODERS = {
     "deeplabv3": "DeepLabV3",
     "deeplabv3plus": "DeepLabV3+",
+    "dpt": "DPT",
     "fpn": "FPN",
     "hrnet": "HRNet head",
 }
@@ -237,7 +238,10 @@ def _optimisation(run: Run) -> str:
         types = {"32": "float32", "bf16": "bfloat16", "fp16": "float16"}
         parts.append(f"{types.get(str(precision), str(precision))} arithmetic")
     ema = number(run.get("train.ema"))
-    if ema is not None:
+    teacher = number(run.get("method.teacher.decay"))
+    if teacher is not None:
+        parts.append(f"teacher of averaged weights (decay {teacher:g})")
+    elif ema is not None:
         parts.append(f"averaged weights (decay {ema:g}) scored beside the trained ones")
     return "; ".join(parts) + "." if parts else ""
 
@@ -264,7 +268,11 @@ def _evaluation(run: Run) -> str:
     text = f"Split “{run.result.split}”{images}: {way}, pixels of all images counted together."
     step = number(run.result.step if run.result.step is not None else run.best.get("step"))
     if step is not None:
-        which = {"student": "the trained weights", "ema": "the averaged weights"}
+        which = {
+            "student": "the trained weights",
+            "ema": "the averaged weights",
+            "teacher": "the teacher's weights",
+        }
         network = which.get(str(run.best.get("which")), "the network")
         text += f" Scored are {network} of step {step:,.0f}, the best of the validations."
     return text

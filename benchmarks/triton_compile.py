@@ -83,11 +83,11 @@ def usage(
 def _type(name: str, constexprs: dict[str, int]) -> str:
     if name in constexprs:
         return "constexpr"
-    if name in ("rows", "columns", "splits"):
+    if name in ("stride", "splits"):
         return "i32"
     if name in ("row_ptr", "column_ptr"):
         return "*fp16"
-    return "*i32" if re.search(r"start|end|self", name) else "*fp32"
+    return "*i32" if re.search(r"start|end|self|count", name) else "*fp32"
 
 
 def main() -> int:

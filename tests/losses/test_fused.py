@@ -6,11 +6,13 @@ import torch
 from pixelcontrast.losses import backends, fused, pixel_info_nce
 
 
-def forward(a, labels, b, key_labels, own, inv_temperature, denominator):
+def forward(a, labels, b, key_labels, own, counts, inv_temperature, denominator):
     """What the kernels return, from the whole matrix; also checks what they are promised."""
-    for ids in (labels, key_labels):
+    for ids, count in zip((labels, key_labels), counts, strict=True):
         assert (ids >= 0).all()
         assert (ids.diff() >= 0).all()
+        assert (ids < fused.LAST).sum() == count
+    b, key_labels = b[: counts[1]], key_labels[: counts[1]]
     s = a.float() @ b.float().T * inv_temperature
     apart = torch.ones_like(s, dtype=torch.bool)
     if own is not None:
@@ -26,11 +28,13 @@ def forward(a, labels, b, key_labels, own, inv_temperature, denominator):
     return loss, lse, count, share if denominator == "negatives" else torch.ones_like(lse)
 
 
-def backward(a, la, b, lb, own, inv_t, form, lse, count, q, weight, need_a, need_b, symmetric):
+def backward(
+    a, la, b, lb, own, counts, inv_t, form, lse, count, q, weight, need_a, need_b, symmetric
+):
     with torch.enable_grad():
         x = a.detach().requires_grad_()
         y = x if symmetric else b.detach().requires_grad_()
-        loss = forward(x, la, y, lb, own, inv_t, form)[0]
+        loss = forward(x, la, y, lb, own, counts, inv_t, form)[0]
         grads = torch.autograd.grad((loss * weight).sum(), [x] if symmetric else [x, y])
     return (grads[0] if need_a else None), (grads[1] if need_b and not symmetric else None)
 

@@ -133,14 +133,21 @@ def test_splits_bound_the_number_of_parts():
 def test_bf16_becomes_fp16_without_loss(size):
     generator = torch.Generator().manual_seed(0)
     vectors = (torch.randn(50, 16, generator=generator) * size).bfloat16()
-    stored, unit = triton_backend._kernel_format(vectors)
+    stored, unit = triton_backend._kernel_format(vectors, torch.tensor(50))
     assert stored.dtype == torch.float16
     assert torch.equal(stored.double() * unit.double(), vectors.double())
     assert 2.0**13 <= stored.abs().max() < 2.0**14
 
 
+def test_ignored_rows_do_not_decide_on_the_unit():
+    vectors = torch.ones(4, 16)
+    vectors[2:] = torch.tensor([[float("nan")], [1e30]])
+    stored, unit = triton_backend._kernel_format(vectors, torch.tensor(2))
+    assert torch.equal(stored[:2] * unit, vectors[:2])
+
+
 def test_zero_vectors_have_a_format():
-    stored, unit = triton_backend._kernel_format(torch.zeros(3, 16))
+    stored, unit = triton_backend._kernel_format(torch.zeros(3, 16), torch.tensor(3))
     assert torch.isfinite(unit)
     assert not stored.any()
 

@@ -5,12 +5,15 @@ chosen before Triton is first imported, which a process shared with other tests 
 """
 
 import os
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import pytest
 import torch
+from benchmarks.opcount import OpCount
+from torch.utils._python_dispatch import _disable_current_modes
 
-from pixelcontrast.losses import triton_backend, triton_launch
+from pixelcontrast.losses import backends, fused, pixel_info_nce, triton_backend, triton_launch
 from pixelcontrast.losses.triton_launch import Tile
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -35,7 +38,7 @@ def exact(monkeypatch):
     if not INTERPRETED:
         pytest.skip("on a GPU fp32 vectors are stored as fp16")
     one = torch.ones(())
-    monkeypatch.setattr(triton_backend, "_kernel_format", lambda x: (x.contiguous(), one))
+    monkeypatch.setattr(triton_backend, "_kernel_format", lambda x, _: (x.contiguous(), one))
 
 
 def reference(a, a_labels, b, b_labels, own, inv_temperature, form):
@@ -75,7 +78,8 @@ def check(a, a_labels, b, b_labels, own, inv_temperature, form, tolerance, weigh
     exact_a = a.double().requires_grad_()
     exact_b = exact_a if symmetric else b.double().requires_grad_()
     truth = reference(exact_a, a_labels, exact_b, b_labels, own, inv_temperature, form)
-    got = triton_backend.forward(a, a_labels, b, b_labels, own, inv_temperature, form)
+    counts = torch.tensor([len(a), len(b)], device=DEVICE)
+    got = triton_backend.forward(a, a_labels, b, b_labels, own, counts, inv_temperature, form)
     value_tolerance, gradient_tolerance = tolerance
     for mine, right in zip(got, truth, strict=True):
         assert mine.dtype == torch.float32
@@ -94,7 +98,7 @@ def check(a, a_labels, b, b_labels, own, inv_temperature, form, tolerance, weigh
     weight = weight.to(DEVICE)
     (weight.double() * truth[0]).sum().backward()
     grads = triton_backend.backward(
-        *(a, a_labels, b, b_labels, own, inv_temperature, form),
+        *(a, a_labels, b, b_labels, own, counts, inv_temperature, form),
         *(*got[1:], weight, True, not symmetric, symmetric),
     )
     assert (grads[1] is None) == symmetric
@@ -224,7 +228,8 @@ def test_rounding_of_weights_does_not_depend_on_their_size():
 def test_keys_without_gradient_and_zero_weights():
     a, a_labels, b, b_labels, _ = build("cross")
     a, a_labels, b, b_labels = (x.to(DEVICE) for x in (a, a_labels, b, b_labels))
-    problem = (a, a_labels, b, b_labels, None, 10.0, "negatives")
+    counts = torch.tensor([len(a), len(b)], device=DEVICE)
+    problem = (a, a_labels, b, b_labels, None, counts, 10.0, "negatives")
     statistics = triton_backend.forward(*problem)[1:]
     weight = torch.zeros(len(a), device=DEVICE)
     grad_a, grad_b = triton_backend.backward(*problem, *statistics, weight, True, False, False)
@@ -240,13 +245,111 @@ def test_keys_without_gradient_and_zero_weights():
 def test_empty_sides(form, rows, keys):
     a, b = torch.ones(rows, 16, device=DEVICE), torch.ones(keys, 16, device=DEVICE)
     labels = [torch.zeros(n, dtype=torch.int64, device=DEVICE) for n in (rows, keys)]
-    problem = (a, labels[0], b, labels[1], None, 10.0, form)
+    counts = torch.tensor([rows, keys], device=DEVICE)
+    problem = (a, labels[0], b, labels[1], None, counts, 10.0, form)
     loss, lse, positives, q = triton_backend.forward(*problem)
     assert loss.shape == lse.shape == positives.shape == q.shape == (rows,)
     assert not loss.any()
     assert not positives.any()
     grads = triton_backend.backward(*problem, lse, positives, q, loss, True, True, False)
     assert [g.shape for g in grads] == [a.shape, b.shape]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["self", "cross", "few anchors"])
+@pytest.mark.parametrize("known", [(0, 0), (1, 0), (0, 40), (33, 64), (1000, 1000)])
+@pytest.mark.usefixtures("exact")
+def test_rows_after_the_counts_are_not_read(name, form, known):
+    a, a_labels, b, b_labels, own = build(name)
+    counts = torch.tensor([min(known[0], len(a)), min(known[-1], len(b))])
+    if a is b:
+        counts[1] = counts[0]
+    rows, keys = counts.tolist()
+    problem = a[:rows], a_labels[:rows], b[:keys], b_labels[:keys]
+    own = None if own is None else own[:rows]
+    one, other = (torch.tensor(c) for c in ((rows, keys), (len(a), len(b))))
+    truth = triton_backend.forward(*problem, own, one, 10.0, form)
+    last = torch.iinfo(torch.int64).max
+    a, a_labels, b, b_labels = a.clone(), a_labels.clone(), b.clone(), b_labels.clone()
+    a[rows:], b[keys:] = float("nan"), float("inf")
+    a_labels[rows:], b_labels[keys:] = last, last
+    padded = torch.full((len(a) - rows,), -1)
+    own = None if own is None else torch.cat([own, padded])
+    assert torch.equal(other, torch.tensor([len(a), len(b)]))
+    got = triton_backend.forward(a, a_labels, b, b_labels, own, one, 10.0, form)
+    for mine, right in zip(got, truth, strict=True):
+        torch.testing.assert_close(mine[:rows], right, rtol=1e-5, atol=1e-6)
+    assert not got[0][rows:].any()
+    assert not got[2][rows:].any()
+    weight = torch.linspace(1, 2, len(a)) * (got[2] > 0)
+    tail = (weight, True, True, False)
+    problem = (*problem, None if own is None else own[:rows], one, 10.0, form)
+    expected = triton_backend.backward(*problem, *truth[1:], weight[:rows], True, True, False)
+    padded_problem = (a, a_labels, b, b_labels, own, one, 10.0, form)
+    grads = triton_backend.backward(*padded_problem, *got[1:], *tail)
+    for mine, right in zip(grads, expected, strict=True):
+        torch.testing.assert_close(mine[: len(right)], right, rtol=1e-4, atol=1e-5)
+        assert not mine[len(right) :].any()
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", ["self", "keys", "both", "detached", "own"])
+@pytest.mark.usefixtures("exact")
+def test_the_planned_path_never_waits(monkeypatch, mode, form, ignored):
+    """From the user's call to the gradient: right, and without a value read from the device."""
+    generator = torch.Generator().manual_seed(7)
+    y, z = (torch.randint(0, 5, (n,), generator=generator) for n in (61, 83))
+    a, k = (unit(generator, len(ids), 16, ids, 0.6) for ids in (y, z))
+    y, z = (
+        ids.masked_fill(torch.rand(len(ids), generator=generator) < ignored, 255) for ids in (y, z)
+    )
+    options = {"denominator": form, "ignore_index": 255, "reduction": "none"}
+    options["include_anchors"] = mode in ("self", "both")
+    if mode == "own":
+        k[:40], z[:40] = a[:40], y[:40]
+        options["self_index_N"] = torch.arange(61).masked_fill(torch.arange(61) >= 40, -1)
+    results = []
+    for backend in ("naive", "triton"):
+        x, w = a.clone().requires_grad_(), k.clone().requires_grad_(mode != "detached")
+        keys = () if mode == "self" else (w, z)
+        with no_waiting(monkeypatch) if backend == "triton" else nullcontext():
+            loss = pixel_info_nce(x, y, *keys, **options, backend=backend)
+            wanted = [x] if mode in ("self", "detached") else [x, w]
+            grads = torch.autograd.grad((loss * torch.linspace(1, 2, 61)).sum(), wanted)
+        results.append((loss, *grads))
+    for right, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=2e-5)
+
+
+@contextmanager
+def no_waiting(monkeypatch):
+    """Outside the kernels, which the interpreter runs on the host, nothing may read a value."""
+    inside = []
+    call = triton_launch.Launch.__call__
+
+    def launch(*arguments, **flags):
+        inside.append(True)
+        with _disable_current_modes():
+            call(*arguments, **flags)
+        inside.pop()
+
+    def refuse(name, original):
+        def read(*arguments, **options):
+            assert inside, f"Tensor.{name} makes the host wait"
+            return original(*arguments, **options)
+
+        return read
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backends, "fits", lambda _: True)
+        patch.setattr(fused, "fits", lambda _: True)
+        patch.setattr(triton_launch.Launch, "__call__", launch)
+        for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__"):
+            patch.setattr(torch.Tensor, name, refuse(name, getattr(torch.Tensor, name)))
+        with OpCount() as seen:
+            yield
+    assert not seen.forcing
 
 
 def test_repeated_calls_give_equal_bits():

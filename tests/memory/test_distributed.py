@@ -32,8 +32,9 @@ def train(process, processes):
         labels[0] = 255  # the first process has half the valid pixels
         everyone = torch.Generator().manual_seed(step)
         drawn = sample_per_class(labels, 3, num_classes=CLASSES, generator=everyone)
-        mine = drawn.image.ge(share.start) & drawn.image.lt(share.stop)
-        index = drawn.index[mine] - share.start * 20
+        image = torch.arange(len(drawn.labels)) // 3 % IMAGES
+        mine = image.ge(share.start) & image.lt(share.stop)
+        index = drawn.index.masked_fill(~drawn.valid, share.start * 20)[mine] - share.start * 20
         pixel_labels = drawn.labels[mine]
 
         leaf = raw[share].clone().requires_grad_()

@@ -37,7 +37,7 @@ def fits(contrast: Contrast) -> bool:
 def fused_terms(contrast: Contrast) -> AnchorTerms:
     """Loss and number of positives of each anchor by the fused kernels.
 
-    The numbers of rows with a role come to the host once a call.
+    Rows without a role are sorted last, and the kernels read from device memory how many have one.
     """
     anchors, labels = contrast.anchors, contrast.labels
     keys, key_labels = None, labels
@@ -62,6 +62,8 @@ class _Plan:
     key_order: Tensor | None
     key_labels: Tensor
     own: Tensor | None
+    counts: Tensor
+    """(2,) anchors and keys with a role."""
     inv_temperature: float
     denominator: Denominator
 
@@ -76,30 +78,35 @@ class _Plan:
 def _plan(
     labels: Tensor, key_labels: Tensor | None, own: Tensor | None, contrast: Contrast
 ) -> _Plan:
-    """Rows and keys sorted by class, those without a role dropped."""
+    """Rows and keys sorted by class, those without a role last."""
     parts = [labels] if key_labels is None else [labels, key_labels]
-    counts = torch.stack([(part >= 0).sum() for part in parts]).tolist()
-    orders = []
-    for part, count in zip(parts, counts, strict=True):
-        last = torch.iinfo(part.dtype).max
-        orders.append(part.masked_fill(part < 0, last).argsort(stable=True)[:count])
-    order, key_order = orders[0], orders[-1]
+    ordered = [_sorted(part) for part in parts]
+    counts = torch.stack([(ordered[side].values < LAST).sum() for side in (0, -1)])
+    order, key_order = ordered[0].indices, ordered[-1].indices
     sorted_own = None
-    if own is not None:
-        place = torch.full_like(parts[-1], -1)
+    if own is not None and len(key_order):
+        place = torch.empty_like(key_order)
         place[key_order] = torch.arange(len(key_order), device=labels.device)
+        place = place.masked_fill(parts[-1] < 0, -1)
         mine = own[order]
-        if len(place):
-            sorted_own = place[mine.clamp_min(0)].masked_fill(mine < 0, -1)
+        sorted_own = place[mine.clamp_min(0)].masked_fill(mine < 0, -1)
     return _Plan(
         order,
-        labels[order],
+        ordered[0].values,
         None if key_labels is None else key_order,
-        parts[-1][key_order],
+        ordered[-1].values,
         sorted_own,
+        counts,
         contrast.inv_temperature,
         contrast.denominator,
     )
+
+
+LAST = torch.iinfo(torch.int64).max
+
+
+def _sorted(labels: Tensor) -> torch.return_types.sort:
+    return labels.masked_fill(labels < 0, LAST).sort(stable=True)
 
 
 class _Fused(torch.autograd.Function):
@@ -114,6 +121,7 @@ class _Fused(torch.autograd.Function):
             right,
             plan.key_labels,
             plan.own,
+            plan.counts,
             plan.inv_temperature,
             plan.denominator,
         )
@@ -135,6 +143,7 @@ class _Fused(torch.autograd.Function):
             right,
             plan.key_labels,
             plan.own,
+            plan.counts,
             plan.inv_temperature,
             plan.denominator,
             lse,

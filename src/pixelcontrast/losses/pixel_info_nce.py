@@ -111,18 +111,19 @@ def pixel_info_nce(
 
 def reduce_terms(terms: AnchorTerms, weights_N: Tensor | None, reduction: Reduction) -> Tensor:
     """Weighted mean over the anchors with a positive, weighted sum, or the weighted terms."""
-    loss, weight = terms.loss, terms.positives > 0
+    loss = terms.loss
     if weights_N is not None:
-        weight = weights_N.to(loss).detach() * weight
+        weight = weights_N.to(loss).detach() * (terms.positives > 0)
         loss = loss * weight
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
     if reduction == "mean":
+        if weights_N is None:
+            return loss.sum() / terms.positives.count_nonzero().clamp_min(1)
         total = weight.sum()
-        # Nothing to divide by: the sum is 0, too.
-        return loss.sum() / (total.clamp_min(1) if weights_N is None else total + (total == 0))
+        return loss.sum() / torch.where(total > 0, total, 1)
     raise unknown_name("reduction", reduction, ("mean", "sum", "none"))
 
 

@@ -2,8 +2,8 @@
 
 Forward and backward of the two losses defined there ("negatives": each positive against the other
 classes; "all": each positive against every other key), in memory linear in the number of rows. The
-caller sorts rows and keys by label and drops ignored ones. Nothing here reads a value back from
-the device, so a training step is never stalled.
+caller sorts rows and keys by label, ignored ones last, and says in a tensor how many are not
+ignored. Nothing here reads a value back from the device, so a training step is never stalled.
 
 Precision. The vectors enter the matrix products as fp16, whatever they come in:
 
@@ -87,6 +87,7 @@ def forward(
     b_KD: Tensor,
     b_labels_K: Tensor,
     self_index_N: Tensor | None,
+    counts: Tensor,
     inv_temperature: float,
     denominator: Denominator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -94,29 +95,32 @@ def forward(
 
     Args:
         a_ND: (N, D) anchors, contiguous, sorted by label.
-        a_labels_N: (N,) classes, ascending.
+        a_labels_N: (N,) classes, ascending; those of ignored anchors above all others.
         b_KD: (K, D) keys, contiguous, sorted by label.
-        b_labels_K: (K,) classes, ascending.
+        b_labels_K: (K,) classes, ascending; those of ignored keys above all others.
         self_index_N: (N,) row of `b_KD` that is the anchor's own pixel (a key of the anchor's
             class), -1 for an anchor without one; None when no anchor is among the keys.
+        counts: (2,) anchors and keys that are not ignored.
         inv_temperature: 1 / temperature, positive.
         denominator: "negatives" or "all".
 
     Returns:
         Four (N,) float32: loss, 0 without positives and, for "negatives", without negatives;
         natural log-sum-exp of the denominator, -inf when it is empty; number of positives; mean
-        over the positives of sigmoid(lse - s), ones for "all".
+        over the positives of sigmoid(lse - s), ones for "all". Ignored anchors have neither loss
+        nor positives.
     """
     negatives = denominator == "negatives"
     if not len(a_ND) or not len(b_KD):
         zero = torch.zeros(len(a_ND), device=a_ND.device)
         return zero, zero - math.inf, zero.clone(), zero.clone() if negatives else zero + 1.0
-    matrix = _Matrix.of(a_ND, b_KD, inv_temperature, denominator)
+    matrix = _Matrix.of(a_ND, b_KD, counts, inv_temperature, denominator)
     start, end = _class_range(a_labels_N, b_labels_K)
     own = _as_index(self_index_N)
     positives = (end - start).float()
     if own is not None:
         positives -= (own >= 0).float()
+    positives *= _takes_part(len(a_ND), counts[0])
 
     lse2 = matrix.statistics(start, end, own)
     value, sigma = matrix.positives(start, end, own, lse2)
@@ -133,6 +137,7 @@ def backward(
     b_KD: Tensor,
     b_labels_K: Tensor,
     self_index_N: Tensor | None,
+    counts: Tensor,
     inv_temperature: float,
     denominator: Denominator,
     lse_N: Tensor,
@@ -151,6 +156,7 @@ def backward(
         b_KD: (K, D).
         b_labels_K: (K,).
         self_index_N: (N,) or None.
+        counts: (2,).
         inv_temperature: 1 / temperature.
         denominator: "negatives" or "all".
         lse_N: (N,) second result of `forward`.
@@ -170,7 +176,7 @@ def backward(
             torch.zeros(a_ND.shape, device=a_ND.device) if need_a else None,
             torch.zeros(b_KD.shape, device=b_KD.device) if need_b else None,
         )
-    matrix = _Matrix.of(a_ND, b_KD, inv_temperature, denominator)
+    matrix = _Matrix.of(a_ND, b_KD, counts, inv_temperature, denominator)
     own = _as_index(self_index_N)
     weight = row_weight_N.float()
     takes_part = (positives_N > 0) & (lse_N != -math.inf)
@@ -218,17 +224,25 @@ class _Matrix:
     row_unit: Tensor
     """() float32: stored rows times this are the true rows."""
     column_unit: Tensor
+    counts: Tensor
+    """(2,) int32 rows and columns that take part."""
     inv_temperature: float
     denominator: Denominator
 
     @classmethod
     def of(
-        cls, rows: Tensor, columns: Tensor, inv_temperature: float, denominator: Denominator
+        cls,
+        rows: Tensor,
+        columns: Tensor,
+        counts: Tensor,
+        inv_temperature: float,
+        denominator: Denominator,
     ) -> _Matrix:
         """Convert both sides, once when they are the same tensor."""
-        left = _kernel_format(rows)
-        right = left if rows is columns else _kernel_format(columns)
-        return cls(left[0], right[0], left[1], right[1], inv_temperature, denominator)
+        left = _kernel_format(rows, counts[0])
+        right = left if rows is columns else _kernel_format(columns, counts[1])
+        counts = counts.to(torch.int32)
+        return cls(left[0], right[0], left[1], right[1], counts, inv_temperature, denominator)
 
     def transposed(self) -> _Matrix:
         """Rows and columns exchanged."""
@@ -238,13 +252,14 @@ class _Matrix:
             columns=self.rows,
             row_unit=self.column_unit,
             column_unit=self.row_unit,
+            counts=self.counts.flip(0),
         )
 
     def statistics(self, start: Tensor, end: Tensor, own: Tensor | None) -> Tensor:
         """(N,) base-2 log-sum-exp of the denominator."""
         launch = Launch.plan("statistics", self.rows, self.columns)
-        parts = start.new_empty((launch.splits, len(start)), dtype=torch.float32)
-        pointers = start, end, _or(own, start), self._scale(), parts
+        parts = start.new_zeros((launch.splits, len(start)), dtype=torch.float32)
+        pointers = start, end, _or(own, start), self._scale(), parts, self.counts
         launch(*pointers, denominator=self.denominator, HAS_SELF=own is not None)
         return parts[0] if launch.splits == 1 else torch.logsumexp(parts / _LOG2E, 0) * _LOG2E
 
@@ -253,8 +268,8 @@ class _Matrix:
     ) -> tuple[Tensor, Tensor]:
         """(N,) sums over the positives: base-2 softplus (or logit), and sigma."""
         launch = Launch.plan("positives", self.rows, self.columns)
-        value, sigma = lse2.new_empty((2, launch.splits, len(start)))
-        pointers = start, end, _or(own, start), self._scale(), lse2, value, sigma
+        value, sigma = lse2.new_zeros((2, launch.splits, len(start)))
+        pointers = start, end, _or(own, start), self._scale(), lse2, value, sigma, self.counts
         launch(*pointers, denominator=self.denominator, HAS_SELF=own is not None)
         return value.sum(0), sigma.sum(0)
 
@@ -275,9 +290,9 @@ class _Matrix:
             roles += [each.lse, each.repel, each.attract, _or(each.own, start)]
         unit = self.column_unit * (self.inv_temperature / _GRADIENT_SCALE)
         factors = (factor * unit).expand(len(start)).contiguous()
-        parts = factors.new_empty((launch.splits, *self.rows.shape))
+        parts = factors.new_zeros((launch.splits, *self.rows.shape))
         launch(
-            *(start, end, *roles, self._scale(), factors, parts),
+            *(start, end, *roles, self._scale(), factors, parts, self.counts),
             denominator=self.denominator,
             HAS_SELF=given[0].own is not None,
             ROWS_ACT=rows is not None,
@@ -306,13 +321,22 @@ def _or(tensor: Tensor | None, unread: Tensor) -> Tensor:
     return unread if tensor is None else tensor
 
 
-def _kernel_format(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Contiguous fp16 vectors and the () float32 unit they are stored in."""
+def _takes_part(total: int, count: Tensor) -> Tensor:
+    """(total,) bool: the first `count`."""
+    return torch.arange(total, device=count.device) < count
+
+
+def _kernel_format(vectors: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Contiguous fp16 vectors and the () float32 unit they are stored in.
+
+    The first `count` of them decide on it; what the others become does not matter.
+    """
     vectors = vectors.detach().contiguous()
     one = torch.ones((), device=vectors.device)
     if vectors.dtype == torch.float16:
         return vectors, one
-    largest = torch.linalg.vector_norm(vectors, math.inf).float()
+    each = torch.linalg.vector_norm(vectors, math.inf, dim=1).float()
+    largest = torch.where(_takes_part(len(each), count), each, 0.0).amax()
     # Within 2^100 the power and its inverse are numbers of either format.
     shift = (_FP16_EXPONENT - torch.frexp(largest).exponent).clamp(-100, 100)
     stored = torch.empty_like(vectors, dtype=torch.float16)

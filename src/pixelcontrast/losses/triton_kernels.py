@@ -17,6 +17,10 @@ ragged end (a loop with masks). `statistics_kernel` skips the tiles that are pos
 block and `positives_kernel` visits only those that hold positives: the two passes of the pair form
 together cost one pass, whatever the sizes of the classes.
 
+**Ignored pixels** come last. How many rows and keys are not ignored is read from device memory, so
+that the host need not know: a program without such a row ends at once, and its results keep the
+zeros they are given.
+
 **Statistics.** The running maximum is always kept. A plain sum would do while |s| stays under
 about 87 / 2, which holds for unit vectors and temperatures over 0.03; but whether the input is of
 that kind is known only on the device, the maximum costs one operation per pair next to the D
@@ -99,7 +103,7 @@ def _accumulate(peak: tl.tensor, total: tl.tensor, score: tl.tensor) -> tl.tenso
     return new_peak, total
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "splits"])
+@triton.jit(do_not_specialize=["stride", "splits"])
 def statistics_kernel(
     row_ptr: tl.tensor,  # (rows, DIM)
     column_ptr: tl.tensor,  # (columns, DIM)
@@ -107,9 +111,9 @@ def statistics_kernel(
     end_ptr: tl.tensor,
     self_ptr: tl.tensor,  # (rows,) int32: column of the row's own pixel, -1 for none
     scale_ptr: tl.tensor,  # (1,) float32: log2(e) / temperature
-    lse_ptr: tl.tensor,  # (splits, rows) float32, written: base-2 log-sum-exp of a split
-    rows: tl.tensor,
-    columns: tl.tensor,
+    lse_ptr: tl.tensor,  # (splits, stride) float32, written: base-2 log-sum-exp of a split
+    count_ptr: tl.tensor,  # (2,) int32: rows and columns that take part; the others come last
+    stride: tl.tensor,  # rows of the results, those that take no part included
     splits: tl.tensor,
     NEGATIVES: tl.constexpr,  # over the other classes alone, else over all but the own pixel
     HAS_SELF: tl.constexpr,
@@ -119,7 +123,10 @@ def statistics_kernel(
     BLOCK_N: tl.constexpr,
 ) -> None:
     """Log-sum-exp of the denominator of every row."""
+    rows, columns = tl.load(count_ptr), tl.load(count_ptr + 1)
     first_row = tl.program_id(0) * BLOCK_M
+    if first_row >= rows:
+        return
     split = tl.program_id(1)
     row = first_row + tl.arange(0, BLOCK_M)
     row_valid = row < rows
@@ -167,10 +174,10 @@ def statistics_kernel(
 
     # log2(0) = -inf is the sum over nothing.
     peak = tl.where(peak == float("-inf"), 0.0, peak)
-    tl.store(lse_ptr + split * rows + row, peak + tl.log2(total), mask=row_valid)
+    tl.store(lse_ptr + split * stride + row, peak + tl.log2(total), mask=row_valid)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "splits"])
+@triton.jit(do_not_specialize=["stride", "splits"])
 def positives_kernel(
     row_ptr: tl.tensor,
     column_ptr: tl.tensor,
@@ -179,10 +186,10 @@ def positives_kernel(
     self_ptr: tl.tensor,
     scale_ptr: tl.tensor,
     lse_ptr: tl.tensor,  # (rows,) float32: base-2 log-sum-exp of the denominator
-    value_ptr: tl.tensor,  # (splits, rows) float32, written: base-2 softplus or logits, summed
-    sigma_ptr: tl.tensor,  # (splits, rows) float32, written for "negatives": sigma, summed
-    rows: tl.tensor,
-    columns: tl.tensor,
+    value_ptr: tl.tensor,  # (splits, stride) float32, written: base-2 softplus or logits, summed
+    sigma_ptr: tl.tensor,  # (splits, stride) float32, written for "negatives": sigma, summed
+    count_ptr: tl.tensor,  # (2,) int32: rows and columns that take part; the others come last
+    stride: tl.tensor,  # rows of the results, those that take no part included
     splits: tl.tensor,
     NEGATIVES: tl.constexpr,
     HAS_SELF: tl.constexpr,
@@ -192,7 +199,10 @@ def positives_kernel(
     BLOCK_N: tl.constexpr,
 ) -> None:
     """Sums over the positives of every row."""
+    rows, columns = tl.load(count_ptr), tl.load(count_ptr + 1)
     first_row = tl.program_id(0) * BLOCK_M
+    if first_row >= rows:
+        return
     split = tl.program_id(1)
     row = first_row + tl.arange(0, BLOCK_M)
     row_valid = row < rows
@@ -227,12 +237,12 @@ def positives_kernel(
         else:
             value += tl.sum(tl.where(positive, score, 0.0), 1)
 
-    tl.store(value_ptr + split * rows + row, value, mask=row_valid)
+    tl.store(value_ptr + split * stride + row, value, mask=row_valid)
     if NEGATIVES:
-        tl.store(sigma_ptr + split * rows + row, sigma, mask=row_valid)
+        tl.store(sigma_ptr + split * stride + row, sigma, mask=row_valid)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "splits"])
+@triton.jit(do_not_specialize=["stride", "splits"])
 def gradient_kernel(
     row_ptr: tl.tensor,
     column_ptr: tl.tensor,
@@ -248,9 +258,9 @@ def gradient_kernel(
     column_self_ptr: tl.tensor,
     scale_ptr: tl.tensor,
     factor_ptr: tl.tensor,  # (rows,) float32: factor of the finished row
-    out_ptr: tl.tensor,  # (splits, rows, DIM) float32, written
-    rows: tl.tensor,
-    columns: tl.tensor,
+    out_ptr: tl.tensor,  # (splits, stride, DIM) float32, written
+    count_ptr: tl.tensor,  # (2,) int32: rows and columns that take part; the others come last
+    stride: tl.tensor,  # rows of the results, those that take no part included
     splits: tl.tensor,
     ROWS_ACT: tl.constexpr,  # rows are anchors, columns their keys
     COLUMNS_ACT: tl.constexpr,  # columns are anchors, rows their keys
@@ -262,7 +272,10 @@ def gradient_kernel(
     BLOCK_N: tl.constexpr,
 ) -> None:
     """Rows of the gradient: sum over columns of (G, its transpose, or both) times the column."""
+    rows, columns = tl.load(count_ptr), tl.load(count_ptr + 1)
     first_row = tl.program_id(0) * BLOCK_M
+    if first_row >= rows:
+        return
     split = tl.program_id(1)
     row = first_row + tl.arange(0, BLOCK_M)
     row_valid = row < rows
@@ -335,7 +348,7 @@ def gradient_kernel(
 
     dim = tl.arange(0, BLOCK_D)
     total *= tl.load(factor_ptr + row, mask=row_valid, other=0.0)[:, None]
-    out = out_ptr + (split.to(tl.int64) * rows + first_row) * DIM
+    out = out_ptr + (split.to(tl.int64) * stride + first_row) * DIM
     out += tl.arange(0, BLOCK_M)[:, None] * DIM + dim[None, :]
     tl.store(out, total, mask=row_valid[:, None] & (dim < DIM)[None, :])
 

@@ -87,7 +87,7 @@ class Launch:
         return cls(kernel, rows, columns, tile, blocks, splits)
 
     def __call__(self, *pointers: Tensor, denominator: Denominator, **flags: bool) -> None:
-        """Run it; `pointers` are the kernel's arguments between the vectors and the counts."""
+        """Run it; `pointers` are the kernel's arguments between the vectors and the numbers."""
         module = import_module("pixelcontrast.losses.triton_kernels")
         kernel = getattr(module, f"{self.kernel}_kernel")
         # Triton launches on the current device.
@@ -97,7 +97,6 @@ class Launch:
                 self.columns,
                 *pointers,
                 len(self.rows),
-                len(self.columns),
                 self.splits,
                 **constants(self.tile, self.rows.shape[1], denominator),
                 **flags,

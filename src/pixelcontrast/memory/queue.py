@@ -45,6 +45,7 @@ class ClassQueue(nn.Module):
     first: Tensor
     slot_labels: Tensor
     slot_place: Tensor
+    classes: Tensor
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class ClassQueue(nn.Module):
         place = torch.arange(sum(sizes)) - self.first[owner]
         self.register_buffer("slot_labels", owner, persistent=False)
         self.register_buffer("slot_place", place, persistent=False)
+        self.register_buffer("classes", torch.arange(num_classes + 1), persistent=False)
 
     @torch.no_grad()
     def enqueue(
@@ -104,19 +106,19 @@ class ClassQueue(nn.Module):
             labels_N: (N,) class ids; rows outside [0, C) are left out.
         """
         ordered, order = labels_N.sort(stable=True)
-        classes = torch.arange(self.num_classes + 1, device=labels_N.device)
-        starts = torch.searchsorted(ordered, classes)
+        starts = torch.searchsorted(ordered, self.classes)
         place = torch.arange(labels_N.numel(), device=labels_N.device)
         owner = ordered.clamp(0, self.num_classes - 1)
-        keep = ordered == owner
+        leave = ordered != owner
         if labels_N.numel() > self.smallest:
-            keep &= place >= (starts[1:] - self.capacity)[owner]
-        turn = place + (self.written - starts[:-1])[owner]
+            leave |= place < (starts[1:] - self.capacity)[owner]
+        ahead = self.written - starts[:-1]
+        turn = place + ahead[owner]
         slots = self.first[owner] + turn % self.capacity[owner]
+        slots.masked_fill_(leave, self.rows.shape[0] - 1)
         # The slots are brought into the order of the keys, not the much wider keys into theirs.
-        slots = torch.where(keep, slots, self.rows.shape[0] - 1)
         write_rows(self.rows, slots.scatter(0, order, slots), keys_ND)
-        self.written += starts.diff()
+        torch.add(ahead, starts[1:], out=self.written)
 
     def draw(self, amount: int, generator: Generator) -> Tensor:
         """(C, amount) rows of random keys of each class, drawn with replacement.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -20,19 +21,34 @@ if TYPE_CHECKING:
 class AnchorSample:
     """Chosen pixels; a fixed number of rows, of which the valid ones are meant.
 
-    Rows that are not valid point to some pixel of `image`, which must not be used.
+    Rows that are not valid point to some pixel, which must not be used.
     """
 
     index: Tensor
     """(N,) int64 flat position image * h * w + row * w + column."""
     labels: Tensor
     """(N,) int64 class; -1 where not valid, so that losses leave the row out."""
-    valid: Tensor
-    """(N,) bool."""
-    image: Tensor
-    """(N,) int64 number of the image within the batch."""
-    hard: Tensor
-    """(N,) bool: the pixel was predicted wrongly."""
+    part: Tensor | None
+    """(N,) int64, odd: the pixel was predicted wrongly; None: nobody asked."""
+    pixels: int
+    """h * w"""
+
+    @property
+    def valid(self) -> Tensor:
+        """(N,) bool."""
+        return self.labels >= 0
+
+    @property
+    def image(self) -> Tensor:
+        """(N,) int64 number of the image within the batch."""
+        return self.index // self.pixels
+
+    @property
+    def hard(self) -> Tensor:
+        """(N,) bool: the row is valid and its pixel was predicted wrongly."""
+        if self.part is None:
+            return torch.zeros_like(self.labels, dtype=torch.bool)
+        return self.part % 2 > (self.labels < 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +59,7 @@ class PixelPool:
     """
 
     order: Tensor
-    """(B * P,) int64 flat positions, ignored pixels last."""
+    """(B * P,) int64 flat positions, ignored pixels first and last."""
     starts: Tensor
     """(2 * C * B + 1,) int64 where each part (class, image, easy or hard) starts in `order`."""
     images: int
@@ -72,14 +88,11 @@ class PixelPool:
             ignore_index: the label that is never drawn.
             generator: source of randomness, on the device of `labels`.
         """
-        label = labels.flatten(1).long()
-        images, parts = label.shape[0], 2 * label.shape[0] * num_classes
-        unused = label >= num_classes
-        if labels.dtype.is_signed:
-            unused |= label < 0
+        images, parts = labels.shape[0], 2 * labels.shape[0] * num_classes
+        # Outside [0, C) lie pixels before the first part and after the last.
+        label = labels.flatten(1).long().clamp(-1, num_classes)
         if 0 <= ignore_index < num_classes:
-            unused |= label == ignore_index
-        label = label.masked_fill(unused, num_classes)
+            label = label.masked_fill(label == ignore_index, num_classes)
         first = torch.arange(0, 2 * images, 2, device=label.device)[:, None]
         part = first.add(label, alpha=2 * images)
         if predictions is not None:
@@ -104,30 +117,26 @@ class PixelPool:
         size = easy + hard
         if min_pixels is not None:
             size = size * (size >= min_pixels)
-        total = (size > 0).sum()
+        total = size.count_nonzero()
         n_view = (max_anchors // total.clamp(min=1)).clamp(1, max_views)
         amount = torch.minimum(size, n_view)
         # Rounding down, for which 0.29 * 100 must not be 28.999; by chance for one view.
         extra = torch.rand(size.shape, generator=generator, device=size.device)
-        extra = extra.masked_fill(n_view > 1, 1e-4)
-        wanted = (amount * hard_fraction + extra).long()
-        take_hard = torch.minimum(torch.maximum(wanted, amount - easy), hard)
+        wanted = extra.masked_fill_(n_view > 1, 1e-4).add_(amount, alpha=hard_fraction).long()
+        take_hard = wanted.clamp(amount - easy, hard)
         take = torch.stack([amount - take_hard, take_hard], dim=1).flatten()
 
-        # Row r belongs to the part into whose share of the rows it falls.
+        # Row r belongs to the part into whose share of the rows it falls, the surplus to none.
         rows = min(max(max_anchors, parts // 2), parts // 2 * max_views, self.order.numel())
         row = torch.arange(rows, device=take.device)
         ends = take.cumsum(0)
-        surplus = row >= ends[-1]
-        source = torch.searchsorted(ends, row, right=True).clamp(max=parts - 1)
-        position = row + (self.starts[:-1] - ends + take)[source]
-        index = self._look_up(position).masked_fill(surplus, 0)
+        source = torch.searchsorted(ends, row, right=True)
+        position = row + (self.starts - F.pad(ends, (1, 0)))[source]
         return AnchorSample(
-            index=index,
-            labels=(source // (2 * self.images)).masked_fill(surplus, -1),
-            valid=~surplus,
-            image=index // (self.order.numel() // self.images),
-            hard=source % 2 > surplus,  # an odd part, and not surplus
+            index=self._look_up(position),
+            labels=(source // (2 * self.images)).masked_fill(source == parts, -1),
+            part=source,
+            pixels=self.order.numel() // self.images,
         )
 
     def per_class(self, amount: int, *, generator: Generator) -> AnchorSample:
@@ -136,22 +145,19 @@ class PixelPool:
         They are taken at equal distances from a random start on, over easy and hard pixels: all
         are equally likely, none is taken twice, both kinds in proportion.
         """
-        starts = self.starts[::2]
-        size = starts.diff()[:, None]
+        starts = self.starts[::2, None]
+        size = starts.diff(dim=0)
         place = torch.arange(amount, device=size.device)
         shift = torch.rand(size.shape, generator=generator, device=size.device)
         # In whole numbers: over all shifts and places, every pixel is met equally often.
         spread = (place * size + (shift * size).long()) // size.clamp(1, amount)
-        surplus = (place >= size).flatten()
-        position = self._look_up((starts[:-1, None] + spread).flatten())
-        group = torch.arange(position.numel(), device=size.device) // amount
-        image = group % self.images
+        group = torch.arange(spread.numel(), device=size.device)
+        labels = (group // (amount * self.images)).masked_fill((place >= size).flatten(), -1)
         return AnchorSample(
-            index=torch.where(surplus, image * (self.order.numel() // self.images), position),
-            labels=(group // self.images).masked_fill(surplus, -1),
-            valid=~surplus,
-            image=image,
-            hard=torch.zeros_like(surplus),
+            index=self._look_up((starts[:-1] + spread).flatten()),
+            labels=labels,
+            part=None,
+            pixels=self.order.numel() // self.images,
         )
 
     def _look_up(self, position: Tensor) -> Tensor:

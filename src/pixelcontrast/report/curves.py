@@ -47,8 +47,8 @@ _STATS: dict[str, tuple[str, str]] = {
     ),
     "entropy_threshold": (
         "Entropy between sure and unsure",
-        "Pixels above are unsure, a fixed and falling share of all: it falls as the teacher becomes "
-        "sure, and rises with the share that is called sure.",
+        "Pixels above are unsure, a fixed and falling share of all: it falls as the teacher "
+        "becomes sure, and rises with the share that is called sure.",
     ),
     "contrast_classes": (
         "Classes that are contrasted",
@@ -113,24 +113,6 @@ _STATS: dict[str, tuple[str, str]] = {
         "Accuracy of trusted pseudo-labels",
         "Measured against masks that training never sees. It should stay above the pixel accuracy "
         "of the network itself; if it falls, raise the threshold.",
-    ),
-    "entropy_threshold": (
-        "Entropy that counts as reliable",
-        "Pixels above it are not trusted. It follows the entropy of the network and falls as the "
-        "network becomes sure.",
-    ),
-    "variance": (
-        "Variance of the embeddings",
-        "How unsure the probabilistic embedding is. It should settle at a level above zero; at "
-        "zero the embedding is as good as deterministic.",
-    ),
-    "negative_class_entropy": (
-        "Spread of the negatives over classes",
-        "Entropy of the classes that negatives come from. Low: all from the few most similar ones.",
-    ),
-    "virtual_cosine": (
-        "Virtual negatives against their prototypes",
-        "Mean cosine. At 1 the virtual negatives are copies and add nothing.",
     ),
 }
 _CLASS_STATS: dict[str, tuple[str, str]] = {

@@ -23,6 +23,7 @@ TINY = {
     "seed": 0,
     "data": {"workers": 0},
     "view": {"crop": [48, 64], "scale": [0.8, 1.25]},
+    "strong": {"brightness": 0.5, "contrast": 0.5},
     "model": {
         "encoder": "test_resnet",
         "decoder": "deeplabv3plus",

@@ -26,11 +26,11 @@ def samples(tmp_path):
     return made
 
 
-def dataset(samples, labelled=True, strong_views=0, strong=STRONG):
+def dataset(samples, labelled=True, strong_views=0, strong=STRONG, hidden_masks=False):
     return TrainDataset(
         FileReader(samples, INFO),
         samples,
-        stream=Stream("s", labelled, strong_views),
+        stream=Stream("s", labelled, strong_views, hidden_masks),
         view=VIEW,
         strong=strong,
         ignore_index=255,
@@ -79,6 +79,20 @@ def test_unlabelled_streams_never_open_masks(samples):
     for sample in samples:
         sample.mask.unlink()
     assert dataset(samples, labelled=False)[[(0, 1)]].batch().mask is None
+
+
+def test_hidden_masks_are_the_crops_masks_and_never_the_label(samples):
+    bare = [samples[0], Sample("1", samples[1].image)]
+    draws = [(0, 7), (1, 8)]
+    labelled = dataset(samples)[draws].batch()
+    watched = dataset(bare, labelled=False, hidden_masks=True)[draws].batch()
+    plain = dataset(bare, labelled=False)[draws].batch()
+    assert plain.hidden_mask is None
+    assert watched.mask is None
+    assert torch.equal(watched.hidden_mask[0], labelled.mask[0])
+    assert (watched.hidden_mask[1] == 255).all()  # there is none
+    assert torch.equal(watched.image, plain.image)
+    assert labelled.hidden_mask is None
 
 
 def test_data_errors_come_out_as_values(samples):

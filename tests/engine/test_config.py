@@ -76,3 +76,27 @@ def test_automatic_warm_ups_are_shares_of_the_run_and_said(tiny):
     config, _, notes = prepare(tiny)
     assert (config.method.warmup_steps, config.optim.warmup_steps) == (10, 2)
     assert any("method.warmup_steps = 10" in note for note in notes)
+
+
+def test_a_contrast_term_is_read_by_its_name():
+    tree = {"method": {"name": "unimatch", "contrast": {"name": "pico", "temperature": 0.2}}}
+    config = parse_config(tree)
+    assert config.method.contrast.name == "pico"
+    assert config.method.contrast.config.temperature == 0.2
+    assert parse_config(dump_config(config)) == config
+    tree["method"]["contrast"] = None
+    assert parse_config(tree).method.contrast is None
+
+
+@pytest.mark.parametrize(
+    ("method", "contrast", "message"),
+    [
+        ("unimatch", {"name": "pcio"}, "unknown contrast term 'pcio'"),
+        ("unimatch", {"temperature": 0.2}, "no contrast term is named"),
+        ("unimatch", {"name": "pico", "temprature": 0.2}, "did you mean 'temperature'"),
+        ("supervised", {"name": "pico"}, "unknown key 'method.contrast'"),
+    ],
+)
+def test_mistakes_in_a_contrast_term_are_named(method, contrast, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config({"method": {"name": method, "contrast": contrast}})

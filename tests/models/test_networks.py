@@ -38,6 +38,14 @@ class TestViTFPN(ModelTester):
     logits_stride = 16
 
 
+class TestViTDPT(ModelTester):
+    encoder = "vit_tiny_patch16_224"
+    decoder = "dpt"
+    strides = (16, 16, 16, 16)
+    logits_stride = 2
+    sizes = ((64, 64), (16, 16), (48, 96))
+
+
 class TestConvNeXtFPN(ModelTester):
     encoder = "convnext_atto"
     decoder = "fpn"

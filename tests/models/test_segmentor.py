@@ -178,3 +178,17 @@ def test_exports_for_every_batch_and_size():
     image = images(3, 65, 130)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(image), module(image))
+
+
+def test_perturbed_stages_are_decoded_and_nothing_else_changes():
+    model = build(*SMALL).eval()
+    image = images(2, 33, 40)
+    plain = model(image)
+    same = model(image, perturb=lambda stages: stages)
+    torch.testing.assert_close(same.logits, plain.logits)
+    doubled = model(image, perturb=lambda stages: tuple(torch.cat([s, 0 * s[1:]]) for s in stages))
+    assert len(doubled.logits) == len(doubled.features) == 3
+    torch.testing.assert_close(doubled.logits[:2], plain.logits)
+    assert not torch.allclose(doubled.logits[2], plain.logits[1])
+    for mine, theirs in zip(doubled.stages, plain.stages, strict=True):
+        torch.testing.assert_close(mine, theirs)

@@ -17,36 +17,36 @@ from pixelcontrast.recipes import (
 
 def test_every_contrast_recipe_has_a_supervised_twin_that_differs_in_the_method_alone():
     for name in recipe_names():
-        if not name.startswith("pico"):
+        if not name.startswith(("pico", "contextrast")):
             continue
-        data = name.removeprefix("pico").removeprefix("_memory")
+        data = name.removeprefix("contextrast").removeprefix("pico").removeprefix("_memory")
         recipe, twin = load_recipe(name), load_recipe(f"supervised{data}")
         for tree in (recipe, twin):
             del tree["name"], tree["method"]
         assert recipe == twin, name
 
 
-FEW = {"fixmatch", "mean_teacher", "unimatch", "unimatch_v2"}
+GENERAL = {"fixmatch", "mean_teacher", "u2pl", "unimatch", "unimatch_v2"}
 
 
-@pytest.mark.parametrize("data", ["scenes", "camvid_small"])
-def test_every_recipe_for_few_labels_has_a_supervised_twin(data):
-    twin = load_recipe(f"supervised_{data}_few")
-    named = [n for n in recipe_names() if n.removesuffix(f"_{data}") in FEW]
-    assert len(named) == len(FEW)
-    for name in named:
-        recipe = load_recipe(name)
-        for part in ("name", "method", "strong"):
-            assert recipe.pop(part) != twin.get(part)
-        assert recipe["train"].pop("batch_unlabeled") == recipe["train"]["batch"]
-        assert recipe == {k: v for k, v in twin.items() if k not in {"name", "method"}}, name
+def semi_supervised():
+    """Recipes for few labels with their supervised twins."""
+    few = [n for n in recipe_names() if n.endswith("_few") and not n.startswith("supervised")]
+    data = {n: n[n.index("scenes" if "scenes" in n else "camvid") :] for n in few}
+    return [
+        *((n, f"supervised_{d}") for n, d in data.items()),
+        *((n, "supervised") for n in GENERAL),
+    ]
 
 
-def test_every_recipe_is_a_valid_configuration():
-    from pixelcontrast.engine.prepare import refuse_unknown
-
-    for name in recipe_names():
-        refuse_unknown(load_recipe(name))
+@pytest.mark.parametrize(("name", "supervised"), sorted(semi_supervised()))
+def test_every_recipe_for_few_labels_has_a_supervised_twin(name, supervised):
+    recipe, twin = load_recipe(name), load_recipe(supervised)
+    assert recipe["train"].pop("batch_unlabeled") == recipe["train"]["batch"]
+    for tree in (recipe, twin):
+        del tree["name"], tree["method"]
+        tree.pop("strong", None)
+    assert recipe == twin
 
 
 def test_overrides_are_yaml_and_leave_the_original_alone():

@@ -15,7 +15,7 @@ from pixelcontrast.engine.folder import RunFolder, model_file
 from pixelcontrast.engine.pseudo_labels import class_thresholds, require_unlabelled
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
 from pixelcontrast.engine.stages import expanded
-from pixelcontrast.engine.streams import epoch_steps
+from pixelcontrast.engine.streams import epoch_steps, require_distortion
 from pixelcontrast.methods import method_class
 from pixelcontrast.methods.base import Method, Task
 from pixelcontrast.models import build_segmentor, start_from
@@ -204,6 +204,7 @@ def build_method(
             where=sources.dataset.root,
             fix="name all classes, background included, in dataset.yaml",
         )
+    require_distortion(config, cls.streams)
     head = cls.embedding_head(config.method)
     model = config.model
     if start is None and model.init is not None:

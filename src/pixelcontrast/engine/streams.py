@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
-from pixelcontrast.core.errors import DataError
-from pixelcontrast.data import build_train_loader
+from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.data import ColourConfig, build_train_loader
 
 if TYPE_CHECKING:
     from pixelcontrast.data import Sample, Stream
@@ -94,6 +94,21 @@ def stream_samples(
             "add images without masks, or set method.name=supervised",
         )
     return samples
+
+
+def require_distortion(config: RunConfig, streams: tuple[Stream, ...]) -> None:
+    """Refuse strong views that would equal the weak ones.
+
+    Raises:
+        ConfigError: a stream has strong views and no distortion is set.
+    """
+    if config.strong == ColourConfig() and any(stream.strong_views for stream in streams):
+        raise ConfigError(
+            f"method {config.method_name!r} compares weak with strong views, and the section "
+            "'strong' distorts nothing",
+            where="strong",
+            fix="set strong.brightness=0.5 and others as in the recipe 'unimatch'",
+        )
 
 
 def epoch_steps(train: TrainConfig, sources: Sources, streams: tuple[Stream, ...]) -> int:

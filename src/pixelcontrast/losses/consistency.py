@@ -100,22 +100,15 @@ def image_weighted_consistency(
 
 
 def squared_consistency(
-    logits: Tensor,
-    probabilities: Tensor,
-    keep: Tensor,
-    valid: Tensor,
-    *,
-    align_corners: bool = False,
+    logits: Tensor, probabilities: Tensor, valid: Tensor, *, align_corners: bool = False
 ) -> Tensor:
-    """Squared distance of two class distributions, summed over classes (mean teacher).
+    """Squared distance of two class distributions, summed over classes, mean over valid pixels.
 
-    Tarvainen and Valpola 2017; per pixel and with mixed images French et al. 2020. The divisor is
-    the number of valid pixels, as in `masked_consistency`.
+    The mean teacher's loss: Tarvainen and Valpola 2017; with mixed images French et al. 2020.
 
     Args:
         logits: (B, C, h, w) of the student.
         probabilities: (B, C, H, W) of the teacher, without gradient.
-        keep: (B, H, W) bool, the pixels that count.
         valid: (B, H, W) bool.
         align_corners: grid convention of the up-sampling.
 
@@ -124,7 +117,7 @@ def squared_consistency(
     """
     scores = _full_size(logits, valid, align_corners=align_corners)
     distances = (scores.softmax(1) - probabilities.float()).square().sum(1)
-    return mean_over_ranks((distances * (keep & valid)).sum(), valid.sum().float())
+    return mean_over_ranks((distances * valid).sum(), valid.sum().float())
 
 
 def _full_size(logits: Tensor, like: Tensor, *, align_corners: bool) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pixelcontrast.core.distributed import all_reduce_sum
 from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.data.mixing import partners, paste
 from pixelcontrast.losses import squared_consistency
@@ -31,8 +32,8 @@ class MeanTeacherConfig:
     segmentation: SegmentationLossConfig = field(default_factory=SegmentationLossConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     threshold: float = 0.97
-    """Least confidence of the teacher (French et al.: 0.97; they weight the whole batch by the
-    share of such pixels, here the others are left out, which has the same mean)."""
+    """Probability from which the teacher counts as sure (French et al.: 0.97). The share of such
+    pixels weights the loss of all pixels."""
     weight: float = 1.0
     """Weight of the squared distance, summed over classes (French et al.: 1)."""
     contrast: ContrastChoice | None = None
@@ -51,7 +52,7 @@ class MeanTeacher(TeacherStudent):
         self.segmentation = self.segmentation_loss(self.config.segmentation)
 
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:
-        """L = L_x + w |softmax(student) - softmax(teacher)|^2 on the mixed strong views."""
+        """L = L_x + w (share of sure pixels) |p_student - p_teacher|^2 on the mixed views."""
         config = self.config
         labeled, rest = batch["labeled"], batch["unlabeled"]
         assert labeled.mask is not None  # the stream is a labelled one
@@ -67,14 +68,15 @@ class MeanTeacher(TeacherStudent):
         size = (rest.valid.shape[-2], rest.valid.shape[-1])
         corners = self.segmentor.align_corners
         soft = upsample_logits(told.logits, size, align_corners=corners).softmax(1)
-        trusted = confident(view.pseudo, config.threshold)
-        terms["consistency"] = config.weight * squared_consistency(
+        trusted, shown = confident(view.pseudo, config.threshold), view.pseudo.valid
+        sums = all_reduce_sum(torch.stack([trusted.sum(), shown.sum()]).float())
+        distance = squared_consistency(
             output.rows(count, len(images)).logits,
             paste(keep, soft, soft[partners(len(soft), soft.device)]),
-            trusted,
-            view.pseudo.valid,
+            shown,
             align_corners=corners,
         )
+        terms["consistency"] = config.weight * sums[0] / sums[1].clamp_min(1) * distance
         contrast = self.contrasted(output, labeled, view.pseudo, trusted, teacher=self.told(images))
         stats = self.statistics(pseudo, confident(pseudo, config.threshold), rest)
         return LossReport({**terms, **contrast.terms}, {**stats, **contrast.stats})

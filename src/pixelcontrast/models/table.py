@@ -3,6 +3,7 @@
 DECODER_SUMMARIES = {
     "deeplabv3": "atrous spatial pyramid pooling on the deepest stage (1706.05587)",
     "deeplabv3plus": "the same, sharpened by a stage of stride 4 (1802.02611)",
+    "dpt": "pyramid of a plain vision transformer's blocks, as in UniMatch V2 (2103.13413)",
     "fpn": "top-down sum of all stages; also for transformers (1612.03144)",
     "hrnet": "all stages side by side at the finest resolution (1904.04514)",
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pixelcontrast.models.decoders.base import Decoded, Decoder
 from pixelcontrast.models.decoders.deeplabv3 import DeepLabV3
 from pixelcontrast.models.decoders.deeplabv3plus import DeepLabV3Plus
+from pixelcontrast.models.decoders.dpt import DPT
 from pixelcontrast.models.decoders.fpn import FPN
 from pixelcontrast.models.decoders.hrnet import HRNetHead
 
@@ -16,8 +17,18 @@ if TYPE_CHECKING:
 DECODERS: Mapping[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
+    "dpt": DPT,
     "fpn": FPN,
     "hrnet": HRNetHead,
 }
 
-__all__ = ["DECODERS", "FPN", "Decoded", "Decoder", "DeepLabV3", "DeepLabV3Plus", "HRNetHead"]
+__all__ = [
+    "DECODERS",
+    "DPT",
+    "FPN",
+    "Decoded",
+    "Decoder",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "HRNetHead",
+]

@@ -1,0 +1,177 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.engine.config import parse_config
+from pixelcontrast.methods import method_class, semi
+from pixelcontrast.methods.base import Task
+from pixelcontrast.methods.contrast import CONTRASTS, ContrastTerm
+from pixelcontrast.methods.semi import own_share
+from pixelcontrast.models import EmbeddingConfig, ModelConfig, build_segmentor
+from tests.methods.tester import drawn_batch
+
+
+def build(name, classes=3, ema=None, **options):
+    cls = method_class(name)
+    config = parse_config({"method": {"name": name, **options}}).method
+    torch.manual_seed(0)
+    model = ModelConfig(encoder="test_resnet", decoder_channels=16, pretrained=False, dropout=0.0)
+    segmentor = build_segmentor(model, classes, embedding=cls.embedding_head(config))
+    return cls(config, segmentor, Task(classes, 255, total_steps=100, ema_decay=ema)).train()
+
+
+def batch(method, classes=3, **kwargs):
+    return {s.name: drawn_batch(s, classes, **kwargs) for s in method.streams}
+
+
+class Recording(ContrastTerm):
+    """A term that keeps what it is shown."""
+
+    Config = EmbeddingConfig
+    needs_teacher = True
+    asked = True
+
+    @classmethod
+    def embedding_head(cls, config):
+        return config
+
+    def needs_embedding(self, step):
+        return self.asked
+
+    def forward(self, batch):
+        from pixelcontrast.core.types import LossReport
+
+        self.seen = batch
+        return LossReport({"contrast": batch.student.embedding.square().mean()}, {})
+
+    def after_step(self):
+        self.stepped = True
+
+
+@pytest.fixture(autouse=True)
+def recording(monkeypatch):
+    monkeypatch.setitem(CONTRASTS, "recording", f"{__name__}:Recording")
+    monkeypatch.setattr(
+        "pixelcontrast.methods.contrast.import_module", lambda name: __import__("sys").modules[name]
+    )
+
+
+CONTRAST = {"name": "recording", "dim": 8}
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "unimatch_v2"])
+def test_student_and_teacher_are_scored_and_no_third_average(name):
+    method = build(name, ema=0.9)
+    assert list(method.predictors()) == ["student", "teacher"]
+    assert method.predictor() is method.teacher.module
+    assert method.ema is None
+    assert list(build("unimatch", ema=0.9).predictors()) == ["student", "ema"]
+
+
+def test_the_teacher_follows_after_every_step_without_gradient():
+    method = build("unimatch_v2")
+    students = []
+    for step in range(2):
+        with torch.no_grad():
+            for parameter in method.segmentor.parameters():
+                parameter.add_(step + 1.0)
+        students.append([p.clone() for p in method.segmentor.parameters()])
+        method.after_step()
+        for place, mine in enumerate(method.teacher.module.parameters()):
+            expected = torch.stack([s[place] for s in students]).mean(0)
+            torch.testing.assert_close(mine, expected)
+    assert not any(p.requires_grad for p in method.teacher.parameters())
+    assert any(name.startswith("teacher.") for name in method.state_dict())
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "unimatch_v2"])
+def test_a_contrast_term_sees_labelled_and_mixed_images_and_the_teacher(name):
+    method = build(name, threshold=0.0, contrast=CONTRAST)
+    given = batch(method)
+    report = method.losses(given)
+    seen = method.contrast.seen
+    assert "contrast" in report.terms
+    assert seen.labelled == 4
+    assert len(seen.student.embedding) == len(seen.teacher.embedding) == len(seen.labels) == 8
+    assert not seen.teacher.embedding.requires_grad
+    assert torch.equal(seen.labels[:4], given["labeled"].mask.long())
+    assert (seen.confidence[:4] == 1).all()
+    assert (seen.confidence[4:] < 1).all()
+    method.after_step()
+    assert method.contrast.stepped
+
+
+def test_untrusted_and_padded_pixels_reach_the_term_as_ignored():
+    method = build("mean_teacher", threshold=0.0, contrast=CONTRAST)
+    given = batch(method)
+    given["unlabeled"].valid[:, :10] = False
+    method.losses(given)
+    assert (method.contrast.seen.labels[4:, :10] == 255).all()
+    assert (method.contrast.seen.labels[4:, 10:] < 3).all()
+    method = build("mean_teacher", threshold=1.1, contrast=CONTRAST)
+    method.losses(batch(method))
+    assert (method.contrast.seen.labels[4:] == 255).all()
+
+
+def test_steps_without_contrast_keep_the_head_in_the_graph(monkeypatch):
+    monkeypatch.setattr(Recording, "asked", False)
+    method = build("unimatch_v2", contrast=CONTRAST)
+    report = method.losses(batch(method))
+    assert report.terms["contrast"].item() == 0.0
+    report.total.backward()
+    assert all(p.grad is not None for p in method.segmentor.embedding_head.parameters())
+
+
+def test_a_term_that_needs_a_teacher_is_refused_without_one():
+    with pytest.raises(ConfigError, match="this method has none"):
+        build("fixmatch", contrast=CONTRAST)
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "mean_teacher", "unimatch", "unimatch_v2"])
+def test_unsure_everywhere_is_no_nan_and_warns_in_the_end(name):
+    method = build(name, 171)
+    method.kept.patience = 2
+    given = batch(method, 171)
+    method.losses(given)
+    with pytest.warns(UserWarning, match=r"method\.threshold = 0\.9[57] is too strict"):
+        report = method.losses(given)
+    assert torch.isfinite(report.total)
+    others = [v for n, v in report.terms.items() if n != "ce"]
+    assert all(v.item() == 0.0 for v in others)
+    assert report.stats["kept_share"] == 0
+
+
+def test_one_unlabelled_image_a_process_is_named():
+    method = build("fixmatch")
+    given = batch(method)
+    given["unlabeled"] = drawn_batch(method.streams[1], 3, batch=1)
+    with pytest.raises(ConfigError, match="mixed with itself"):
+        method.losses(given)
+
+
+def test_one_labelled_image_is_enough():
+    method = build("unimatch", threshold=0.0)
+    given = batch(method)
+    given["labeled"] = drawn_batch(method.streams[0], 3, batch=1)
+    report = method.losses(given)
+    report.total.backward()
+    assert torch.isfinite(report.total)
+
+
+def test_hidden_masks_are_measured():
+    method = build("fixmatch", threshold=0.0)
+    given = batch(method)
+    watched = drawn_batch(replace(method.streams[1], hidden_masks=True), 3)
+    stats = method.losses({**given, "unlabeled": watched}).stats
+    assert 0 <= stats["pseudo_accuracy"] <= 1
+    assert stats["pseudo_precision"].shape == (3,)
+
+
+def test_every_process_takes_its_own_rows(monkeypatch):
+    assert own_share(torch.arange(3)).tolist() == [0, 1, 2]
+    monkeypatch.setattr(semi, "world_size", lambda: 2)
+    for rank, expected in enumerate([[0, 1, 2], [3, 4, 5]]):
+        monkeypatch.setattr(semi, "rank", lambda rank=rank: rank)
+        assert own_share(torch.arange(6)).tolist() == expected

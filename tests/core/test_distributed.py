@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixelcontrast.core.distributed import (
     all_reduce_sum,
+    all_reduce_sum_with_grad,
     gather_rows,
     gather_rows_with_grad,
     keep_out_of_ddp,
@@ -42,6 +43,7 @@ def test_without_a_process_group():
     rows = torch.rand(3, 2, requires_grad=True)
     assert (world_size(), rank()) == (1, 0)
     assert gather_rows_with_grad(rows) is rows
+    assert all_reduce_sum_with_grad(rows) is rows
     assert torch.equal(gather_rows(rows), rows)
     assert not gather_rows(rows).requires_grad
     assert torch.equal(all_reduce_sum(rows), rows)
@@ -84,6 +86,11 @@ def collect(process):
     pair_loss(leaf, gather_rows_with_grad(leaf)).backward()
     found["gradient"] = leaf.grad
 
+    share = rows_of(0).clone().requires_grad_()
+    total = all_reduce_sum_with_grad((process + 1) * share)
+    ((process + 2) * total.square()).sum().backward()
+    found["total"], found["total_gradient"] = total.detach(), share.grad
+
     torch.manual_seed(0)
     network = Network()
     network.shared.fill_(process + 1)
@@ -123,6 +130,13 @@ def test_gradient_of_gathered_rows_is_that_of_one_process(two):
     everything = torch.cat([rows_of(0), rows_of(1)]).requires_grad_()
     pair_loss(everything, everything).backward()
     torch.testing.assert_close(torch.cat([found["gradient"] for found in two]), everything.grad)
+
+
+def test_gradient_of_a_sum_is_that_of_all_losses(two):
+    for process, found in enumerate(two):
+        torch.testing.assert_close(found["total"], 3 * rows_of(0))
+        expected = (process + 1) * (2 + 3) * 2 * 3 * rows_of(0)
+        torch.testing.assert_close(found["total_gradient"], expected)
 
 
 def test_mean_weighs_items_not_processes(two):

@@ -86,6 +86,23 @@ def test_gaussian_decay_fades_the_past_of_seen_classes_alone():
     assert found.mean[:, 0].tolist() == pytest.approx([1, 4.5 / 1.5])
 
 
+def test_observed_gaussians_count_before_they_are_remembered(monkeypatch):
+    prototypes, blocks = GaussianPrototypes(3, 4, decay=0.5), GaussianPrototypes(3, 4, decay=0.5)
+    data = torch.randn(10, 4), torch.rand(10, 4) + 0.1, torch.arange(10) % 2
+    prototypes.update(*data)
+    before = [b.clone() for b in prototypes.buffers()]
+    new = prototypes.observe(data[0] + 1, data[1], data[2])
+    ahead = prototypes.gaussians(new)
+    assert all(torch.equal(a, b) for a, b in zip(prototypes.buffers(), before, strict=True))
+    prototypes.add(new)
+    for found, expected in zip(ahead, prototypes.gaussians(), strict=True):
+        assert torch.equal(found, expected)
+    monkeypatch.setattr("pixelcontrast.memory.prototypes._BLOCK_ROWS", 3)
+    blocks.update(*data)
+    torch.testing.assert_close(blocks.precision, before[0])
+    torch.testing.assert_close(blocks.weighted_mean, before[1])
+
+
 def test_gaussians_stay_finite():
     # 25,000 steps of 5,000 sure pixels each; float16 would overflow in the first.
     prototypes = GaussianPrototypes(1, 1)

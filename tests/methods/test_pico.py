@@ -128,7 +128,8 @@ class TestPiCoWithMemory(MethodTester):
         "selection": {"positives": 16, "negatives": 32, "window": [0.0, 0.3]},
     }
 
-    def test_two_processes_remember_and_learn_what_one_does(self):
+    def test_two_processes_equal_one(self):
+        """Losses, gradients and memory, over several steps."""
         one = remembered_steps(self.build(), lambda batch: batch)
         found = two_processes(two_process_steps, type(self))
         for name, expected in one.items():

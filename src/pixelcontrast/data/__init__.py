@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pixelcontrast.data.loaders import build_train_loader as build_train_loader
     from pixelcontrast.data.problems import Problem as Problem
     from pixelcontrast.data.problems import problem_lines as problem_lines
+    from pixelcontrast.data.published import PublishedList as PublishedList
+    from pixelcontrast.data.published import full_name as full_name
+    from pixelcontrast.data.published import published_list as published_list
+    from pixelcontrast.data.published import published_lists as published_lists
     from pixelcontrast.data.reading import IMAGE_SUFFIXES as IMAGE_SUFFIXES
     from pixelcontrast.data.reading import image_size as image_size
     from pixelcontrast.data.reading import read_image as read_image
@@ -53,6 +57,7 @@ _NAMES = {
     "inspection": ("count_classes",),
     "loaders": ("Stream", "build_eval_loader", "build_train_loader"),
     "problems": ("Problem", "problem_lines"),
+    "published": ("PublishedList", "full_name", "published_list", "published_lists"),
     "reading": (
         "IMAGE_SUFFIXES", "image_size", "read_image", "read_mask", "write_bytes", "write_mask",
     ),

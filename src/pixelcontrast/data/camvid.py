@@ -20,7 +20,8 @@ from pixelcontrast.data.splits import read_split
 
 IGNORE = 255
 VOID = 11
-SPLITS = ("train", "val", "test")
+PUBLISHED = {"train": 367, "val": 101, "test": 233}
+SPLITS = tuple(PUBLISHED)
 RAW, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
 _NAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")

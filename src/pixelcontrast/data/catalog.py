@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelcontrast.core.errors import DataError, unknown_name
-from pixelcontrast.data import camvid, folder
-from pixelcontrast.data.dataset import SegDataset
+from pixelcontrast.data import ade20k, camvid, cityscapes, coco, folder, pascal_context, voc
+from pixelcontrast.data.dataset import DatasetInfo, SegDataset
 from pixelcontrast.data.problems import raise_on_errors
 from pixelcontrast.data.splits import read_split
 from pixelcontrast.data.table import DATASET_SUMMARIES
@@ -24,6 +24,10 @@ class Layout:
     """Whether a folder has this layout; looks at names and descriptions only."""
     open: Callable[[Path, Mapping[str, tuple[str, ...]]], SegDataset]
     """Lists a folder; the second argument replaces splits."""
+    info: DatasetInfo | None = None
+    """Classes and label map of a published data set."""
+    published: Mapping[str, int] = field(default_factory=dict)
+    """Split -> number of images of the whole data set."""
 
 
 DATASETS: Mapping[str, Layout] = {
@@ -31,11 +35,85 @@ DATASETS: Mapping[str, Layout] = {
         DATASET_SUMMARIES["camvid"],
         camvid.is_tutorial_layout,
         camvid.list_tutorial_layout,
+        camvid.TUTORIAL_INFO,
+        camvid.PUBLISHED,
     ),
     "camvid32": Layout(
         DATASET_SUMMARIES["camvid32"],
         camvid.is_original_layout,
         camvid.list_original_layout,
+        camvid.ORIGINAL_INFO,
+        camvid.PUBLISHED,
+    ),
+    "cityscapes": Layout(
+        DATASET_SUMMARIES["cityscapes"],
+        cityscapes.is_cityscapes_layout,
+        cityscapes.list_cityscapes_layout,
+        cityscapes.INFO,
+        cityscapes.PUBLISHED,
+    ),
+    "cityscapes27": Layout(
+        DATASET_SUMMARIES["cityscapes27"],
+        cityscapes.is_cityscapes_layout,
+        cityscapes.list_cityscapes27_layout,
+        cityscapes.INFO27,
+        cityscapes.PUBLISHED,
+    ),
+    "pascal_context": Layout(
+        DATASET_SUMMARIES["pascal_context"],
+        pascal_context.is_pascal_context_layout,
+        pascal_context.list_pascal_context_layout,
+        pascal_context.INFO,
+        pascal_context.PUBLISHED,
+    ),
+    "pascal_context60": Layout(
+        DATASET_SUMMARIES["pascal_context60"],
+        pascal_context.is_pascal_context_layout,
+        pascal_context.list_pascal_context60_layout,
+        pascal_context.INFO60,
+        pascal_context.PUBLISHED,
+    ),
+    "voc": Layout(
+        DATASET_SUMMARIES["voc"],
+        voc.is_voc_layout,
+        voc.list_voc_layout,
+        voc.INFO,
+        voc.PUBLISHED,
+    ),
+    "ade20k": Layout(
+        DATASET_SUMMARIES["ade20k"],
+        ade20k.is_ade20k_layout,
+        ade20k.list_ade20k_layout,
+        ade20k.INFO,
+        ade20k.PUBLISHED,
+    ),
+    "coco_stuff10k": Layout(
+        DATASET_SUMMARIES["coco_stuff10k"],
+        coco.is_stuff10k_layout,
+        coco.list_stuff10k_layout,
+        coco.STUFF10K,
+        coco.PUBLISHED10K,
+    ),
+    "coco_stuff": Layout(
+        DATASET_SUMMARIES["coco_stuff"],
+        coco.is_stuff_layout,
+        coco.list_stuff_layout,
+        coco.STUFF,
+        coco.PUBLISHED,
+    ),
+    "coco_stuff27": Layout(
+        DATASET_SUMMARIES["coco_stuff27"],
+        coco.is_stuff_layout,
+        coco.list_stuff27_layout,
+        coco.STUFF27,
+        coco.PUBLISHED_CURATED,
+    ),
+    "coco": Layout(
+        DATASET_SUMMARIES["coco"],
+        coco.is_coco_layout,
+        coco.list_coco_layout,
+        coco.COCO,
+        coco.PUBLISHED,
     ),
     "scenes": Layout(
         DATASET_SUMMARIES["scenes"],
@@ -68,7 +146,7 @@ def recognise(root: str | Path) -> str:
     for name, layout in DATASETS.items():
         if layout.recognise(root):
             return name
-    looked = "\n".join(f"    {name:9} {layout.about}" for name, layout in DATASETS.items())
+    looked = "\n".join(f"    {name:16} {layout.about}" for name, layout in DATASETS.items())
     held = sorted(path.name for path in root.iterdir())
     shown = ", ".join(held[:8]) + (", ..." if len(held) > 8 else "") if held else "nothing"
     raise DataError(

@@ -23,6 +23,7 @@ from pixelcontrast.core.errors import DataError
 from pixelcontrast.core.files import atomic_path
 from pixelcontrast.data.dataset import Colour, DatasetInfo
 from pixelcontrast.data.labels import StoredMask, map_mask
+from pixelcontrast.data.matlab import matlab_ids
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -77,12 +78,14 @@ def read_stored_mask(path: str | Path) -> StoredMask:
     """The values of the mask in `path` as they are stored, before any label map.
 
     Palette images give their indices, grey images their values (also of 1, 2, 4 and 16 bits),
-    colour images their colours; transparency is dropped.
+    colour images their colours; transparency is dropped. `.mat` files give their label map.
 
     Raises:
         DataError: when the file is unreadable or cannot be a mask (JPEG, floating point).
     """
     data = _read_bytes(path)
+    if Path(path).suffix == ".mat":
+        return StoredMask(matlab_ids(data, path))
     if data.startswith(_JPEG_START):
         raise DataError(
             "the mask is a JPEG file, which does not keep label values exactly",

@@ -13,10 +13,12 @@ from pixelcontrast.data import (
     SegDataset,
     check_dataset,
     count_classes,
+    full_name,
     image_size,
     make_scenes,
     make_split,
     open_dataset,
+    published_list,
     split_hash,
 )
 
@@ -39,6 +41,8 @@ class Sources:
     """Images scored during training; empty when none has a mask."""
     report: CheckReport | None
     """What checking the data found; None when it was switched off."""
+    labeled_name: str | None = None
+    """Name of the list that chose `labeled`, if a list did."""
 
     def describe(self) -> dict[str, Any]:
         """The data set as the run's record stores it."""
@@ -55,6 +59,8 @@ class Sources:
                 for name, samples in splits.items()
             },
         }
+        if self.labeled_name is not None:
+            described["splits"]["labeled"]["name"] = self.labeled_name
         if self.report is not None:
             classes = self.report.stats.classes
             described["statistics"] = {
@@ -102,7 +108,7 @@ def gather_sources(config: DataConfig) -> Sources:
     Raises:
         DataError: the data has errors (all of them are listed), or a split is empty.
     """
-    dataset = _with_labels(open_data(config), config)
+    dataset, labeled_name = _with_labels(open_data(config), config)
     report = None
     if config.check:
         report = check_dataset(dataset)
@@ -118,14 +124,25 @@ def gather_sources(config: DataConfig) -> Sources:
         unlabeled=tuple(rest.values()),
         val=tuple(s for s in val if s.mask is not None),
         report=report,
+        labeled_name=labeled_name,
     )
 
 
-def _with_labels(dataset: SegDataset, config: DataConfig) -> SegDataset:
-    """The data set whose split `labeled` lists the training images whose masks may be used."""
+def _with_labels(dataset: SegDataset, config: DataConfig) -> tuple[SegDataset, str | None]:
+    """The data set whose split `labeled` lists the images whose masks may be used; its name."""
     wanted = config.labeled
-    if isinstance(wanted, str):
-        return dataset.with_splits({"labeled": [s.id for s in dataset.select(wanted)]})
+    if not isinstance(wanted, str):
+        return _with_drawn_labels(dataset, config), None
+    if wanted in dataset.splits:
+        return dataset.with_splits({"labeled": [s.id for s in dataset.select(wanted)]}), wanted
+    name = full_name(wanted, dataset.info.name)
+    # The list is tried under its own name first, for the message about images that are missing.
+    ids = dataset.with_splits({name: published_list(name)}).splits[name]
+    return dataset.with_splits({"labeled": ids}), name
+
+
+def _with_drawn_labels(dataset: SegDataset, config: DataConfig) -> SegDataset:
+    wanted = config.labeled
     if wanted is None and "labeled" in dataset.splits:
         return dataset
     if wanted is None and not any(s.mask for s in dataset.select(config.train)):

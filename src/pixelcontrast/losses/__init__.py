@@ -22,12 +22,21 @@ from pixelcontrast.losses.label_contrast import (
 from pixelcontrast.losses.likelihood import mutual_likelihood, pairwise_likelihood
 from pixelcontrast.losses.pixel_anchor import PixelAnchorLoss, pixel_anchor_loss
 from pixelcontrast.losses.pixel_info_nce import PixelInfoNCE, pixel_info_nce
+from pixelcontrast.losses.rank_distribution import (
+    RankConsistency,
+    RankMode,
+    rank_consistency,
+    rank_divergence,
+    rank_log_probabilities,
+)
 from pixelcontrast.losses.sampled import sampled_info_nce
 
 __all__ = [
     "Distributions",
     "PixelAnchorLoss",
     "PixelInfoNCE",
+    "RankConsistency",
+    "RankMode",
     "batch_loss",
     "cross_image_loss",
     "distribution_info_nce",
@@ -39,6 +48,9 @@ __all__ = [
     "pixel_anchor_loss",
     "pixel_cross_entropy",
     "pixel_info_nce",
+    "rank_consistency",
+    "rank_divergence",
+    "rank_log_probabilities",
     "released_pair_loss",
     "reweighted_consistency",
     "sampled_info_nce",

@@ -14,6 +14,7 @@ from pixelcontrast.sampling.anchors import (
 )
 from pixelcontrast.sampling.boundaries import BaneError, boundary_negatives, label_distance
 from pixelcontrast.sampling.class_pool import ClassPool, draw_classes, other_class_weights
+from pixelcontrast.sampling.landmarks import Landmarks, draw_pixels, select_landmarks
 from pixelcontrast.sampling.members import ClassMembers, Numbers, Pixels
 from pixelcontrast.sampling.pseudo_labels import (
     PseudoLabels,
@@ -46,6 +47,7 @@ __all__ = [
     "ClassMembers",
     "ClassPool",
     "ClassRoles",
+    "Landmarks",
     "Mixture",
     "NegativeRule",
     "Numbers",
@@ -61,6 +63,7 @@ __all__ = [
     "confident",
     "draw_classes",
     "draw_mixtures",
+    "draw_pixels",
     "entropy_threshold",
     "gather_pixels",
     "label_distance",
@@ -76,6 +79,7 @@ __all__ = [
     "sample_anchors",
     "sample_per_class",
     "select_keys",
+    "select_landmarks",
     "virtual_points",
     "with_ignore",
 ]

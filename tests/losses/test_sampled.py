@@ -197,3 +197,24 @@ def test_errors_name_the_mistake(problem):
     }.items():
         with pytest.raises(ConfigError, match=match):
             call()
+
+
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+def test_the_gradient_of_anchors_alone_is_that_of_one_chunk(monkeypatch, denominator):
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(40, 6, dtype=torch.float64, generator=generator)
+    positives = torch.randint(0, 40, (9, 2), generator=generator)
+    negatives = torch.randint(0, 40, (9, 5), generator=generator)
+    upstream = torch.randn(9, dtype=torch.float64, generator=generator)
+    first = torch.randn(9, 6, dtype=torch.float64, generator=generator)
+    found = []
+    for chunk in (1, 2**30):
+        monkeypatch.setattr(sampled, "CHUNK_BYTES", chunk)
+        anchors = first.clone().requires_grad_()
+        loss = sampled_info_nce(
+            anchors, positives, negatives, keys, denominator=denominator, reduction="none"
+        )
+        loss.backward(upstream)
+        found.append((loss.detach(), anchors.grad))
+    torch.testing.assert_close(*(loss for loss, _ in found))
+    torch.testing.assert_close(*(gradient for _, gradient in found))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from pixelcontrast.core.errors import ConfigError, unknown_name
@@ -108,10 +109,17 @@ def sampled_info_nce(
     wide = max(_row_bytes(positives, negatives, synthetic, keys_KD, dim), 1)
     wide += 4 * extra_NE.shape[1]
     step = max(CHUNK_BYTES // wide, 1)
-    # A single chunk fits as a whole; of several each is computed again in the backward pass.
+    # A single chunk fits as a whole; of several each is computed again in the backward pass, or,
+    # where nothing but the anchors has a gradient, this is formed at once.
     terms_of: Callable[..., Tensor] = form.terms
     if step < count:
-        terms_of = partial(checkpoint, form.terms, use_reentrant=False, preserve_rng_state=False)
+        others = (positives, negatives, extra_NE, keys_KD)
+        if any(t is not None and t.requires_grad for t in others):
+            terms_of = partial(
+                checkpoint, form.terms, use_reentrant=False, preserve_rng_state=False
+            )
+        elif anchors_ND.requires_grad and torch.is_grad_enabled():
+            terms_of = partial(_with_gradient, form)
     parts = []
     for start in range(0, count, step):
         at = slice(start, start + step)
@@ -165,6 +173,31 @@ class _Form:
                 torch.cat(roles, 1),
                 self.denominator,
             )
+
+
+def _with_gradient(form: _Form, anchors: Tensor, *samples: Any) -> Tensor:
+    """`form.terms` that keeps its gradient, as large as the anchors, in place of its inputs."""
+    loss: Tensor = _RowLosses.apply(anchors, form, samples)
+    return loss
+
+
+class _RowLosses(torch.autograd.Function):
+    """The loss of a row depends on one anchor alone, so its gradient needs no upstream value."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, form: _Form, samples: tuple[Any, ...]) -> Tensor:
+        with torch.enable_grad():
+            leaf = anchors.detach().requires_grad_()
+            loss = form.terms(leaf, *samples)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        ctx.save_for_backward(gradient)
+        return loss.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * upstream[:, None]).to(gradient.dtype), None, None
 
 
 def similarities(anchors_ND: Tensor, samples: Tensor, keys_KD: Tensor | None) -> Tensor:

@@ -142,8 +142,7 @@ class U2PLContrast(ContrastTerm):
         assert batch.teacher is not None
         assert batch.teacher.embedding is not None
         with torch.no_grad():
-            # What is not finite takes no role, but would spread through 0 * inf.
-            keys = batch.teacher.embedding.float().nan_to_num(0.0, 0.0, 0.0)
+            keys = batch.teacher.embedding.float()
             roles = self._roles(batch, (embedding.shape[-2], embedding.shape[-1]))
             centre, size = self._centres(keys, roles)
             negatives = ClassMembers.build(roles.negatives, batch.labelled)
@@ -241,6 +240,9 @@ class U2PLContrast(ContrastTerm):
         chosen = roles.anchors if config.centre_pixels == "anchors" else roles.reliable
         classes = self.task.num_classes
         sums, count = class_sums(keys.flatten(2).mT, chosen.flatten(1), classes)
+        # A vector that is not finite spreads to all sums of its image through 0 * inf.
+        sound = sums.isfinite().flatten(1).all(1)
+        sums, count = sums.where(sound[:, None, None], 0.0), count * sound[:, None]
         total, number = all_reduce_sum(sums.sum(0)), all_reduce_sum(count.sum(0))
         mean = total / number.clamp_min(1)[:, None]
         if config.centre_decay is not None:
@@ -260,9 +262,12 @@ class U2PLContrast(ContrastTerm):
             everywhere = members.running.numel() // len(members.total) * world_size()
             longest = max(self.config.queue, self.config.queue_class0 or 0)
             chosen = members.last(min(longest, everywhere))
-        rows = F.normalize(gather_shared(keys, members.look_up(chosen)), dim=1)
+        rows = gather_shared(keys, members.look_up(chosen))
+        length = rows.norm(dim=1, keepdim=True)
+        rows.div_(length.clamp_min(1e-12))
         classes = torch.arange(self.task.num_classes, device=rows.device)
-        self.queue.write(rows, torch.where(chosen.valid, classes[:, None], -1).flatten())
+        kept = chosen.valid & length.isfinite().view_as(chosen.valid)
+        self.queue.write(rows, torch.where(kept, classes[:, None], -1).flatten())
 
     @torch.no_grad()
     def _similarities(

@@ -126,12 +126,13 @@ CONTEXT = {"train": ("2008_000002", "2008_000003"), "val": ("2008_000008",)}
 def draw_pascal_context(root, *, matlab=True):
     """PASCAL-Context as published, or in the form of PNG files of 60 ids."""
     draw = Drawing(root)
+    draw.image("VOCdevkit/VOC2010/JPEGImages/2009_000001.jpg")
     for split, names in CONTEXT.items():
         kind = "Main" if matlab else "SegmentationContext"
         # VOC's own lists hold images that Context does not label.
         extra = ("2009_000001",) if matlab else ()
         draw.lines(f"VOCdevkit/VOC2010/ImageSets/{kind}/{split}.txt", (*names, *extra))
-        for name in (*names, *extra):
+        for name in names:
             draw.image(f"VOCdevkit/VOC2010/JPEGImages/{name}.jpg")
         for name in names:
             if matlab:

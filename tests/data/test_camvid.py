@@ -80,7 +80,7 @@ def test_original_layout(tmp_path):
     assert recognise(root) == "camvid32"
     dataset = open_dataset(root)
     assert {name: dataset.splits[name] for name in FRAMES} == FRAMES
-    assert [p.code for p in dataset.problems] == ["split-by-rule"]
+    assert [p.code for p in dataset.problems] == ["split-by-rule", "partial-copy"]
     mask = read_mask(dataset.samples[0].mask, dataset.info)
     grouped = np.bincount(mask[0], minlength=256)[:11]
     assert grouped.tolist() == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2]

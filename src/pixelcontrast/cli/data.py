@@ -1,4 +1,4 @@
-"""`pixelcontrast data`: look at a data set, check it, split it, make one."""
+"""`pixelcontrast data`: get a data set, look at it, check it, split it, make one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from pixelcontrast.core.errors import ConfigError, DataError
 
 app = typer.Typer(
-    help="Look at a data set, check it, split it, or make one.",
+    help="Get a data set, look at it, check it, split it, or make one.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -125,3 +125,54 @@ def make(
         hard=hard,
     )
     typer.echo(str(made))
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A published data set; see `list datasets`.")],
+    out: Annotated[Path, typer.Option(help="Folder where its files are or shall be.")],
+    source: Annotated[
+        str | None, typer.Option(help="Address of a folder with the same archives.")
+    ] = None,
+    download: Annotated[bool, typer.Option(help="Download what may be downloaded.")] = True,
+) -> None:
+    """Say what a published data set consists of, download what may be, and count what is there."""
+    from pixelcontrast.data import (
+        DATASETS,
+        download_missing,
+        guide,
+        open_dataset,
+        problem_lines,
+    )
+
+    steps = guide(name)
+    typer.echo(f"{name}: {steps.page}\nterms: {steps.terms}\nwhat goes below {out.absolute()}:")
+    typer.echo("\n".join(f"  * {step}" for step in steps.steps))
+    if download:
+        for file in download_missing(steps, out.expanduser(), source=source, progress=_show):
+            typer.echo(f"unpacked {file}")
+    if not out.is_dir() or not DATASETS[name].recognise(out):
+        raise DataError(
+            f"{name} is not there yet", where=out.absolute(), fix="follow the steps above"
+        )
+    dataset = open_dataset(out, name, strict=False)
+    splits = ", ".join(f"{split} {len(ids):,}" for split, ids in dataset.splits.items())
+    typer.echo(f"found: {splits}")
+    typer.echo("\n".join(problem_lines(dataset.problems) or ["complete"]))
+
+
+def _show(done: int, total: int | None) -> None:
+    share = f" of {total / 2**20:.0f}" if total else ""
+    typer.echo(f"\r  {done / 2**20:.0f}{share} MiB", nl=done == total, err=True)
+
+
+@app.command("lists")
+def show_lists(
+    dataset: Annotated[str | None, typer.Argument(help="Only lists of this data set.")] = None,
+) -> None:
+    """Show the published lists of labelled images that `data.labeled=NAME` can name."""
+    from pixelcontrast.data import published_lists
+
+    for one in published_lists().values():
+        if dataset is None or one.name.split("/")[1] == dataset:
+            typer.echo(f"{one.name:<26} {one.count:>6} images  sha256 {one.sha256[:12]}")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pixelcontrast.data.dataset import Sample as Sample
     from pixelcontrast.data.dataset import SegDataset as SegDataset
     from pixelcontrast.data.dataset import default_palette as default_palette
+    from pixelcontrast.data.guides import Guide as Guide
+    from pixelcontrast.data.guides import download_missing as download_missing
+    from pixelcontrast.data.guides import guide as guide
     from pixelcontrast.data.inspection import count_classes as count_classes
     from pixelcontrast.data.loaders import Stream as Stream
     from pixelcontrast.data.loaders import build_eval_loader as build_eval_loader
@@ -54,6 +57,7 @@ _NAMES = {
     "checks": ("CheckReport", "check_dataset"),
     "colour": ("ColourConfig",),
     "dataset": ("DatasetInfo", "Sample", "SegDataset", "default_palette"),
+    "guides": ("Guide", "download_missing", "guide"),
     "inspection": ("count_classes",),
     "loaders": ("Stream", "build_eval_loader", "build_train_loader"),
     "problems": ("Problem", "problem_lines"),

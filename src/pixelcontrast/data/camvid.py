@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pixelcontrast.data.dataset import Colour, DatasetInfo, Sample, SegDataset
 from pixelcontrast.data.folder import assemble
+from pixelcontrast.data.official import partial_copy
 from pixelcontrast.data.problems import Problem, warning
 from pixelcontrast.data.reading import IMAGE_SUFFIXES
 from pixelcontrast.data.splits import read_split
@@ -121,7 +122,8 @@ def list_tutorial_layout(root: Path, splits: Mapping[str, tuple[str, ...]]) -> S
             listed[split], files[split] = _ids(path), path
         elif found:
             listed[split] = tuple(sample.id for sample in found)
-    return assemble(root, TUTORIAL_INFO, tuple(samples), listed, splits, [], files)
+    problems = partial_copy(root, "camvid", tuple(samples), listed, PUBLISHED)
+    return assemble(root, TUTORIAL_INFO, tuple(samples), listed, splits, problems, files)
 
 
 def list_original_layout(root: Path, splits: Mapping[str, tuple[str, ...]]) -> SegDataset:
@@ -148,6 +150,7 @@ def list_original_layout(root: Path, splits: Mapping[str, tuple[str, ...]]) -> S
                 "split-by-rule", "no lists in the folder; train, val, test follow the sequences"
             )
         )
+    problems += partial_copy(root, "camvid32", samples, listed, PUBLISHED)
     return assemble(root, ORIGINAL_INFO, samples, listed, splits, problems, files)
 
 

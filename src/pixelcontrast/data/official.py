@@ -83,29 +83,48 @@ def complete(
         published: split -> number of images it was published with.
         problems: findings so far.
     """
-    masked = {sample.id: sample.mask is not None for sample in samples}
-    here = {name: tuple(i for i in ids if i in masked) for name, ids in listed.items()}
-    counts = {name: len(here.get(name, ())) for name in published}
-    short = [
-        f"{name} has {counts[name]:,} of {whole:,} images"
-        for name, whole in published.items()
-        if counts[name] != whole
-    ]
-    bare = [
-        f"{sum(not masked[i] for i in here[name]):,} images of {name} lack their masks"
-        for name in ("train", "val")
-        if not all(masked[i] for i in here.get(name, ()))
-    ]
-    found = [*problems]
-    if short or bare:
-        found.append(
-            warning(
-                "partial-copy",
-                f"not the whole of {info.name}: {'; '.join(short + bare)}",
-                file=root,
-                fix=f"scores cannot be compared with published ones; "
-                f"`pixelcontrast data prepare {info.name}` says what belongs there",
-            )
-        )
+    known = {sample.id for sample in samples}
+    here = {name: tuple(i for i in ids if i in known) for name, ids in listed.items()}
     given = {name: ids for name, ids in here.items() if ids}
+    found = [*problems, *partial_copy(root, info.name, samples, given, published)]
     return assemble(root, info, samples, given, replaced, found)
+
+
+def partial_copy(
+    root: Path,
+    name: str,
+    samples: tuple[Sample, ...],
+    splits: Splits,
+    published: Mapping[str, int],
+) -> list[Problem]:
+    """A warning where fewer or more images or masks are at hand than were published.
+
+    Args:
+        root: the folder.
+        name: of the data set.
+        samples: the images at hand.
+        splits: the official splits, with the images at hand.
+        published: split -> number of images it was published with.
+    """
+    masked = {sample.id for sample in samples if sample.mask is not None}
+    counts = {split: len(splits.get(split, ())) for split in published}
+    found = [
+        f"{split} has {counts[split]:,} of {whole:,} images"
+        for split, whole in published.items()
+        if counts[split] != whole
+    ]
+    bare = {split: len(set(splits.get(split, ())) - masked) for split in ("train", "val")}
+    found += [
+        f"{count:,} images of {split} lack their masks" for split, count in bare.items() if count
+    ]
+    if not found:
+        return []
+    return [
+        warning(
+            "partial-copy",
+            f"not the whole of {name}: {'; '.join(found)}",
+            file=root,
+            fix="scores cannot be compared with published ones; "
+            f"`pixelcontrast data prepare {name}` says what belongs there",
+        )
+    ]

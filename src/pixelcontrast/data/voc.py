@@ -62,12 +62,12 @@ def list_voc_layout(root: Path, splits: Splits) -> SegDataset:
     }
     lists = home / "ImageSets" / "Segmentation"
     val = _official(lists / "val.txt", "u2pl/voc/val")
+    fine = _official(lists / "train.txt", "u2pl/voc/classic_1464")
     train = published_list("unimatch/voc/train_aug")
     problems = []
-    if sum(i in masks for i in train) <= FINE:
-        fine = [i for i in train if i in masks]
-        train = _official(lists / "train.txt", None) or tuple(fine)
-        message = f"no masks of SBD: train is the {len(train):,} images that VOC labels itself"
+    if not (masks.keys() & set(train)) - set(fine):
+        train = fine
+        message = f"no masks of SBD: train is the {FINE:,} images that VOC labels itself"
         problems.append(warning("without-sbd", message, file=home))
     wanted = {*train, *val}
     images = {i: p for i, p in files_by_id(home / "JPEGImages", ".jpg").items() if i in wanted}
@@ -86,8 +86,6 @@ def _home(root: Path) -> Path:
     return first_folder(root / "VOCdevkit" / "VOC2012", root / "VOC2012") or root
 
 
-def _official(path: Path, name: str | None) -> tuple[str, ...]:
-    """The ids in a list of VOC, from the list of that name where the file is missing."""
-    if path.is_file():
-        return read_split(path)
-    return published_list(name) if name else ()
+def _official(path: Path, name: str) -> tuple[str, ...]:
+    """The ids in a list of VOC, from the published list where the file is missing."""
+    return read_split(path) if path.is_file() else published_list(name)

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -31,7 +32,8 @@ import torch.nn.functional as F
 
 from opcount import OpCount
 from pixelcontrast.core.seeding import generator_for
-from pixelcontrast.losses import pixel_info_nce
+from pixelcontrast.losses import backends, pixel_info_nce
+from pixelcontrast.losses.triton_launch import Launch
 from pixelcontrast.memory import ClassQueue
 from pixelcontrast.sampling import PixelPool, gather_pixels, region_means, select_keys
 
@@ -220,25 +222,42 @@ def operations(scene):
     side = Batched()
     rows, labels = side.anchors(scene)
     side.remember(scene)
-    for backend in ("naive", "stream"):
-        stored, stored_labels, _ = side.queue.keys()
-        with OpCount() as loss:
-            pixel_info_nce(rows, labels, stored, stored_labels, backend=backend)
-        with OpCount() as alone:
-            pixel_info_nce(rows, labels, backend=backend)
-        report[f"loss_{backend}"] = {"in_batch": counted(alone), "with_queue": counted(loss)}
+    few = ClassQueue(CLASSES, 50, DIM)
+    for name, queue in (("in_batch", None), ("with_950_keys", few), ("with_the_queue", side.queue)):
+        keys = () if queue is None else queue.keys()[:2]
+        report[f"loss_{name}"] = loss_operations(rows, labels, keys)
     with OpCount() as pixels:
         kept = side.pool.per_class(PER_CLASS, generator=side.generator)
         side.queue.enqueue(gather_pixels(scene.embedding, kept.index), kept.labels)
         side.queue.keys()
     report["batched"]["remember_pixels"] = counted(pixels)
-    stages = (
-        report["batched"]["choose_and_gather"],
-        report["loss_naive"]["with_queue"],
-        report["batched"]["remember_pixels"],
-    )
-    report["sampler_loss_and_queue"] = {key: sum(s[key] for s in stages) for key in stages[0]}
+    for name in ("in_batch", "with_950_keys", "with_the_queue"):
+        stages = (
+            report["batched"]["choose_and_gather"],
+            report[f"loss_{name}"],
+            report["batched"]["remember_pixels"],
+        )
+        report[f"sampler_loss_and_queue_{name}"] = {
+            key: sum(s[key] for s in stages) for key in stages[0]
+        }
     return report
+
+
+def loss_operations(rows, labels, keys):
+    """Operations of the forward pass on the path a GPU takes, one for each launch of a kernel."""
+    small = len(rows) * (len(rows) + (len(keys[0]) if keys else 0)) <= backends.SMALL["cuda"]
+    with (
+        mock.patch.object(backends, "fits", return_value=True),
+        mock.patch.object(Launch, "__call__") as launch,
+        OpCount() as loss,
+    ):
+        pixel_info_nce(
+            rows, labels, *keys, include_anchors=True, backend="matrix" if small else "triton"
+        )
+    found = counted(loss)
+    found["operations"] += launch.call_count
+    found["without_views"] += launch.call_count
+    return found
 
 
 def selection(anchors=256):

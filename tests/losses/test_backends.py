@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pixelcontrast.losses import backends, pixel_info_nce
+from pixelcontrast.losses import backends, matrix, pixel_info_nce
 from pixelcontrast.losses.problem import Contrast
 
 
@@ -39,3 +40,34 @@ def test_512_pixels_on_a_cpu_store_their_matrix(monkeypatch):
     monkeypatch.setattr(backends, "stream_terms", None)
     rows = torch.rand(512, 4)
     assert torch.isfinite(pixel_info_nce(rows, torch.arange(512) % 5))
+
+
+@pytest.mark.parametrize("count", [64, 300])
+@pytest.mark.parametrize("form", ["negatives", "all"])
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "auto"), ("cpu", "matrix")])
+def test_without_kernels_a_gpu_is_not_waited_for(monkeypatch, count, form, device, backend):
+    """Fake tensors have no values: whatever has to read one raises. Those of a GPU that is not
+    there have no backward pass either."""
+    monkeypatch.setattr(matrix, "PAIRS", 2**15)  # 300 x 200 in two blocks
+    with FakeTensorMode():
+        rows, keys = (torch.rand(n, 8, device=device, requires_grad=True) for n in (count, 200))
+        labels, key_labels = (torch.zeros(n, dtype=torch.long, device=device) for n in (count, 200))
+        images, key_images = (torch.zeros_like(ids) for ids in (labels, key_labels))
+        loss = pixel_info_nce(
+            rows,
+            labels,
+            keys,
+            key_labels,
+            negatives="own_image",
+            anchor_images_N=images,
+            key_images_K=key_images,
+            denominator=form,
+            ignore_index=255,
+            backend=backend,
+        )
+        assert loss.device.type == device
+        if device == "cpu":
+            loss.backward()
+            assert rows.grad.shape == rows.shape
+        with pytest.raises(Exception, match=r"item|data-dependent|_local_scalar_dense"):
+            loss.item()

@@ -16,9 +16,11 @@ from pixelcontrast.losses.problem import (
     AnchorTerms,
     Contrast,
     Denominator,
-    count_positives,
     refuse_second_order,
 )
+
+LAST = torch.iinfo(torch.int64).max
+"""Label of what has no role, so that it is sorted behind everything else."""
 
 
 def fits(contrast: Contrast) -> bool:
@@ -50,9 +52,8 @@ def fused_terms(contrast: Contrast) -> AnchorTerms:
             own = contrast.keys.own
     with torch.no_grad():
         plan = _plan(labels, None if keys is None else key_labels, own, contrast)
-        counts = count_positives(contrast)
-    loss: Tensor = _Fused.apply(anchors, keys, plan)
-    return AnchorTerms(loss, counts)
+    loss, positives = _Fused.apply(anchors, keys, plan)
+    return AnchorTerms(loss, positives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +103,17 @@ def _plan(
     )
 
 
-LAST = torch.iinfo(torch.int64).max
-
-
 def _sorted(labels: Tensor) -> torch.return_types.sort:
     return labels.masked_fill(labels < 0, LAST).sort(stable=True)
 
 
 class _Fused(torch.autograd.Function):
-    """Loss of each anchor by the kernels."""
+    """Loss and number of positives of each anchor by the kernels."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, keys: Tensor | None, plan: _Plan) -> Tensor:
+    def forward(
+        ctx: Any, anchors: Tensor, keys: Tensor | None, plan: _Plan
+    ) -> tuple[Tensor, Tensor]:
         left, right = plan.sides(anchors, keys)
         terms = triton_backend.forward(
             left,
@@ -127,10 +127,12 @@ class _Fused(torch.autograd.Function):
         )
         ctx.plan = plan
         ctx.save_for_backward(anchors, keys, *terms[1:])
-        return terms[0].new_zeros(len(anchors)).index_copy(0, plan.order, terms[0])
+        loss, positives = (torch.empty_like(x).index_copy_(0, plan.order, x) for x in terms[::2])
+        ctx.mark_non_differentiable(positives)
+        return loss, positives
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         refuse_second_order()
         plan: _Plan = ctx.plan
         anchors, keys, lse, positives, share = ctx.saved_tensors
@@ -164,4 +166,4 @@ class _Fused(torch.autograd.Function):
 def _put_back(rows: Tensor | None, like: Tensor | None, order: Tensor | None) -> Tensor | None:
     if rows is None or like is None or order is None:
         return None
-    return torch.zeros_like(like).index_copy(0, order, rows.to(like.dtype))
+    return torch.empty_like(like).index_copy_(0, order, rows.to(like.dtype))

@@ -51,7 +51,7 @@ def test_embedding_equals_head_on_tap():
 
 
 def test_unknown_tap_is_named():
-    with pytest.raises(ConfigError, match="unknown embedding tap 'fuson'") as caught:
+    with pytest.raises(ConfigError, match="unknown tap 'fuson'") as caught:
         build(*SMALL, embedding=EmbeddingConfig(tap="fuson"))
     assert "fusion" in caught.value.fix
 
@@ -192,3 +192,15 @@ def test_perturbed_stages_are_decoded_and_nothing_else_changes():
     assert not torch.allclose(doubled.logits[2], plain.logits[1])
     for mine, theirs in zip(doubled.stages, plain.stages, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_a_map_asked_for_by_name_is_handed_out():
+    model = build(*SMALL).eval()
+    image = images(2, 33, 40)
+    found = []
+    model.decoder.aspp.register_forward_hook(lambda m, args, output: found.append(output))
+    assert model(image).tapped is None
+    output = model(image, tap=model.find_tap("aspp")[0])
+    assert output.tapped is found[1]
+    assert torch.equal(output.rows(1, 2).tapped, found[1][1:])
+    assert model(image, tap="encoder").tapped.shape == output.stages[-1].shape

@@ -72,7 +72,10 @@ def read_cityscapes(archive):
     return cases
 
 
-NAMED = {"unimatch": ("unimatch_v1", "unimatch_v2", "ohem")}
+NAMED = {
+    "unimatch": ("unimatch_v1", "unimatch_v2", "ohem"),
+    "rankmatch": ("rank_", "prob2rank", "featmix"),
+}
 """Kinds of cases in archives whose arrays are called case/array, by method: a case is of the kind
 its name starts with. A kind may stand under one method alone."""
 
@@ -149,6 +152,7 @@ READERS = {
     "cityscapes_iiou": read_cityscapes,
     "pico": read_prefixed,
     "prcl": read_prcl,
+    "rankmatch": read_named("rankmatch"),
     "u2pl": read_u2pl,
     "unimatch": read_named("unimatch"),
 }

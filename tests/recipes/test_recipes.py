@@ -26,7 +26,7 @@ def test_every_contrast_recipe_has_a_supervised_twin_that_differs_in_the_method_
         assert recipe == twin, name
 
 
-GENERAL = {"fixmatch", "mean_teacher", "u2pl", "unimatch", "unimatch_v2"}
+GENERAL = {"fixmatch", "mean_teacher", "rankmatch", "u2pl", "unimatch", "unimatch_v2"}
 
 
 def semi_supervised():

@@ -36,6 +36,8 @@ class SegOutput:
     several levels; `embedding` is then the last of them."""
     auxiliary: tuple[Tensor, ...] = ()
     """(B, C, h'', w'') scores of auxiliary heads, in training only."""
+    tapped: Tensor | None = None
+    """(B, F', h', w') the inner map that was asked for by name."""
 
     def rows(self, start: int, stop: int) -> SegOutput:
         """The output for the images `start` to `stop` - 1 of the batch."""

@@ -52,6 +52,11 @@ METHODS: dict[str, MethodEntry] = {
         "few",
         "two strong views with complementary dropout follow a mean teacher (TPAMI 2025)",
     ),
+    "rankmatch": MethodEntry(
+        "pixelcontrast.methods.rankmatch:RankMatch",
+        "few",
+        "UniMatch whose views rank the landmarks of an image alike (CVPR 2024)",
+    ),
     "u2pl": MethodEntry(
         "pixelcontrast.methods.u2pl:U2PL",
         "few",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -55,6 +55,21 @@ class UniMatchConfig:
     """A contrast term on the labelled and the weak images; none in the paper."""
 
 
+class Passes(NamedTuple):
+    """What the network says about the images of a step."""
+
+    clean: SegOutput
+    """The labelled images, the weak ones, and copies of the weak ones with dropped features."""
+    weak: SegOutput
+    """The output behind the pseudo-labels."""
+    pseudo: PseudoLabels
+    keeps: list[Tensor]
+    """(B, H, W) bool for every strong view, false where another image shows."""
+    views: list[MixedView]
+    strong: SegOutput
+    """The mixed strong views, one after the other."""
+
+
 class UniMatch(SemiSupervised):
     """UniMatch V1."""
 
@@ -68,21 +83,37 @@ class UniMatch(SemiSupervised):
 
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:
         """L = (L_x + 0.25 (L_s1 + L_s2) + 0.5 L_fp) / 2."""
-        config = self.config
+        return self.consistency(self.passes(batch), batch)
+
+    def passes(self, batch: Mapping[str, Batch], *, tap: str | None = None) -> Passes:
+        """Runs the network on the images of a step; `tap` names a map to hand out with them."""
         labeled, rest = batch["labeled"], batch["unlabeled"]
-        assert labeled.mask is not None  # the stream is a labelled one
-        count, both = len(labeled.image), len(labeled.image) + len(rest.image)
+        count = len(labeled.image)
         # One pass gives the labelled, the weak and, from the same features, the dropped-out logits.
         clean = self.segmentor(
             torch.cat([labeled.image, rest.image]),
             embed=self.embeds,
             perturb=self._with_dropped_copies(count),
+            tap=tap,
         )
-        pseudo = self.pseudo_labels(clean.rows(count, both), rest)
-        trusted = confident(pseudo, config.threshold)
-        views = mixed_views(self, rest, pseudo)
-        strong = self.segmentor(torch.cat([view.image for view in views]))
+        weak = self.labelling(clean.rows(count, count + len(rest.image)), rest, tap)
+        pseudo = self.pseudo_labels(weak, rest)
+        keeps = draw_keeps(self, rest)
+        views = mixed_views(self, rest, pseudo, keeps)
+        strong = self.segmentor(torch.cat([view.image for view in views]), tap=tap)
+        return Passes(clean, weak, pseudo, keeps, views, strong)
 
+    def labelling(self, weak: SegOutput, rest: Batch, tap: str | None) -> SegOutput:
+        """The output that labels the unlabelled images: the network's own, of the weak view."""
+        return weak
+
+    def consistency(self, passes: Passes, batch: Mapping[str, Batch]) -> LossReport:
+        """The losses of UniMatch for what the network said."""
+        config, (clean, _, pseudo, _, views, strong) = self.config, passes
+        labeled, rest = batch["labeled"], batch["unlabeled"]
+        assert labeled.mask is not None  # the stream is a labelled one
+        count, both = len(labeled.image), len(labeled.image) + len(rest.image)
+        trusted = confident(pseudo, config.threshold)
         supervised = self.segmentation(clean.rows(0, count), labeled.mask)
         terms = {name: config.supervised_weight * term for name, term in supervised.items()}
         terms["strong"] = config.strong_weight * strong_loss(self, strong, views, config.threshold)
@@ -152,7 +183,7 @@ class UniMatchV2(TeacherStudent):
         assert labeled.mask is not None  # the stream is a labelled one
         count, both = len(labeled.image), len(labeled.image) + len(rest.image)
         pseudo = self.pseudo_labels(self.teacher(rest.image), rest)
-        views = mixed_views(self, rest, pseudo)
+        views = mixed_views(self, rest, pseudo, draw_keeps(self, rest))
         images = torch.cat([labeled.image, *(view.image for view in views)])
         output = self.segmentor(
             images,
@@ -222,12 +253,16 @@ def _draw_masks(count: int, width: int, generator: Generator) -> Tensor:
     return torch.cat([own_share(mask) for mask in masks])
 
 
-def mixed_views(method: SemiSupervised, rest: Batch, pseudo: PseudoLabels) -> list[MixedView]:
+def draw_keeps(method: SemiSupervised, rest: Batch) -> list[Tensor]:
+    """A CutMix box for every strong view."""
+    return [method.cutmix_keep(rest, f"cutmix {number}") for number in range(len(rest.strong))]
+
+
+def mixed_views(
+    method: SemiSupervised, rest: Batch, pseudo: PseudoLabels, keeps: list[Tensor]
+) -> list[MixedView]:
     """Every strong view with a CutMix box of its own."""
-    return [
-        method.mix(image, pseudo, method.cutmix_keep(rest, f"cutmix {number}"))
-        for number, image in enumerate(rest.strong)
-    ]
+    return [method.mix(image, pseudo, keep) for image, keep in zip(rest.strong, keeps, strict=True)]
 
 
 def strong_loss(

@@ -94,7 +94,7 @@ class Segmentor(nn.Module):
                 self.encoder.channels, embedding.dim, levels=embedding.levels
             )
         elif embedding is not None:
-            self.tap, width = self._find_tap(embedding.tap or self.decoder.default_tap)
+            self.tap, width = self.find_tap(embedding.tap or self.decoder.default_tap)
             self.embedding_head = ProjectionHead(
                 width,
                 embedding.dim,
@@ -112,14 +112,19 @@ class Segmentor(nn.Module):
             self.encoder.requires_grad_(False)
         self.train()
 
-    def _find_tap(self, name: str) -> tuple[str, int]:
+    def find_tap(self, name: str) -> tuple[str, int]:
+        """An inner map's name and its channels.
+
+        Raises:
+            ConfigError: this network has no such map.
+        """
         widths = {
             "encoder": self.encoder.channels[-1],
             "features": self.decoder.channels,
             **self.decoder.tap_channels,
         }
         if name not in widths:
-            raise unknown_name("embedding tap", name, widths)
+            raise unknown_name("tap", name, widths)
         return name, widths[name]
 
     def forward(
@@ -128,6 +133,7 @@ class Segmentor(nn.Module):
         *,
         embed: bool = False,
         perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
+        tap: str | None = None,
     ) -> SegOutput:
         """One pass.
 
@@ -137,16 +143,18 @@ class Segmentor(nn.Module):
                 Without it these heads cost nothing.
             perturb: changes the encoder's stages before they are decoded (UniMatch's feature
                 dropout). It may append rows; logits and features then have as many.
+            tap: an inner map to hand out as well, a name `find_tap` knows.
 
         Returns:
             Logits and features at the decoder's resolution, the encoder's stages, the embedding if
-            asked for, and the auxiliary logits in training mode.
+            asked for, the auxiliary logits in training mode, and the map of `tap`.
 
         Raises:
             ConfigError: `embed` on a network without an embedding head.
         """
         stages = self.encoder(self.normalise(image))
         decoded = self.decoder(stages if perturb is None else perturb(stages))
+        taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
         embedding = variance = None
         levels: tuple[Tensor, ...] = ()
         if embed:
@@ -159,7 +167,6 @@ class Segmentor(nn.Module):
                 levels = self.embedding_head(stages)
                 embedding = levels[-1]
             else:
-                taps = {"encoder": stages[-1], "features": decoded.features, **decoded.taps}
                 embedding = self.embedding_head(taps[self.tap])
                 if self.variance_head is not None:
                     variance = self.variance_head(taps[self.tap])
@@ -174,6 +181,7 @@ class Segmentor(nn.Module):
             variance=variance,
             levels=levels,
             auxiliary=auxiliary,
+            tapped=None if tap is None else taps[tap],
         )
 
     def normalise(self, image: Tensor) -> Tensor:

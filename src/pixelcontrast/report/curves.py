@@ -98,6 +98,11 @@ _STATS: dict[str, tuple[str, str]] = {
         "Share of the places for class regions that have been written. It levels off where all "
         "images have been seen once: most images do not show every class.",
     ),
+    "rank_agreement": (
+        "Share of pixels ranked alike",
+        "Pixels of the distorted views that put their landmarks in the order of the plain view. "
+        "It should rise; by chance it would be 1 / 24 with four landmarks.",
+    ),
     "kept_share": (
         "Share of pixels with a trusted pseudo-label",
         "Of the unlabelled pixels. It rises as the network becomes sure. Near zero the unlabelled "

@@ -37,6 +37,11 @@ _METHODS = {
         "Beside cross-entropy on the labelled images, two strongly distorted views, each without "
         "the features the other keeps, learn the classes a teacher averaged over time is sure of.",
     ),
+    "rankmatch": (
+        "RankMatch",
+        "UniMatch V1, and every pixel of a distorted view has to put the most similar of a few "
+        "landmarks of the image in the same order as in the plain view.",
+    ),
     "prcl": (
         "PRCL",
         "Beside cross-entropy on the labelled images, mixed and distorted views learn the labels "

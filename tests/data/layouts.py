@@ -2,6 +2,7 @@
 
 import io
 import os
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -30,16 +31,10 @@ class Drawing:
             self._first[key] = path
 
     def image(self, path):
-        pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-        self._put(path, _encoded(Image.fromarray(pixels), path))
+        self._put(path, _image(str(path)[-4:]))
 
     def mask(self, path, values, *, palette=False):
-        picture = Image.fromarray(stripes(values, np.uint8))
-        if palette:
-            picture = picture.convert("P")
-            picture.putdata(stripes(values, np.uint8).ravel())
-            picture.putpalette([c for colour in voc_colours(256) for c in colour])
-        self._put(path, _encoded(picture, path))
+        self._put(path, _mask(tuple(values), palette))
 
     def deep_mask(self, path, values):
         self._put(path, _encoded(Image.fromarray(stripes(values, np.uint16)), path))
@@ -59,6 +54,22 @@ def stripes(values, dtype):
     """(HEIGHT, WIDTH) with the given values in rows of equal height, as far as there is room."""
     rows = np.array(values)[np.arange(HEIGHT * WIDTH) * len(values) // (HEIGHT * WIDTH)]
     return rows.reshape(HEIGHT, WIDTH).astype(dtype)
+
+
+@cache
+def _image(suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    return _encoded(Image.fromarray(pixels), suffix)
+
+
+@cache
+def _mask(values, palette):
+    picture = Image.fromarray(stripes(values, np.uint8))
+    if palette:
+        picture = picture.convert("P")
+        picture.putdata(stripes(values, np.uint8).ravel())
+        picture.putpalette([c for colour in voc_colours(256) for c in colour])
+    return _encoded(picture, ".png")
 
 
 def _encoded(picture, path):

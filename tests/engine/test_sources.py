@@ -1,8 +1,10 @@
 import cv2
 import numpy as np
 import pytest
+from tests.data.layouts import draw_cityscapes
 
 from pixelcontrast.core.errors import ConfigError, DataError
+from pixelcontrast.data import published_list, published_lists
 from pixelcontrast.engine.config import DataConfig, ScenesConfig
 from pixelcontrast.engine.sources import gather_sources, open_data, resolve_auto
 
@@ -99,3 +101,25 @@ def test_the_description_names_lists_by_hash(scenes):
     assert described["splits"]["labeled"]["sha256"] != again["splits"]["labeled"]["sha256"]
     assert described["splits"]["val"] == again["splits"]["val"]
     assert len(described["statistics"]["pixels"]) == len(described["classes"]) == 8
+
+
+def test_a_published_list_chooses_the_labels(tmp_path):
+    ids = published_list("u2pl/cityscapes/1_16")
+    others = ("aachen/aachen_999999_000019",)
+    root = draw_cityscapes(tmp_path, train=(*ids, *others))
+    config = DataConfig(root=root, check=False, labeled="u2pl/cityscapes/1_16")
+    sources = gather_sources(config)
+    assert {s.id for s in sources.labeled} == set(ids)
+    assert tuple(s.id for s in sources.unlabeled) == others
+    labeled = sources.describe()["splits"]["labeled"]
+    assert labeled["name"] == "u2pl/cityscapes/1_16"
+    assert labeled["sha256"] == published_lists()["u2pl/cityscapes/1_16"].sha256
+    with pytest.raises(ConfigError, match="name the family"):
+        gather_sources(DataConfig(root=root, check=False, labeled="1_16"))
+    with pytest.raises(DataError, match="'unimatch/cityscapes/1_16' names 178 images"):
+        gather_sources(DataConfig(root=root, check=False, labeled="unimatch/cityscapes/1_16"))
+
+
+def test_a_list_that_nobody_has_is_refused(scenes):
+    with pytest.raises(ConfigError, match="no split and no published list 'mine'"):
+        gather_sources(DataConfig(root=scenes, labeled="mine"))

@@ -23,6 +23,8 @@ def test_one_process_by_default_and_several_on_request():
 def test_a_batch_must_be_shared_evenly():
     with pytest.raises(ConfigError, match="multiple of 3"):
         options(devices=3, batch=8)
+    with pytest.raises(ConfigError, match=r"train\.batch_unlabeled"):
+        options(devices=2, batch=8, batch_unlabeled=3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a missing GPU")

@@ -86,6 +86,17 @@ class TestUniMatch(MethodTester):
         torch.testing.assert_close(found, 0.25 * (losses[0] + losses[1]) / 2)
 
 
+class TestUniMatchWithPixelContrast(MethodTester):
+    name = "unimatch"
+    options: ClassVar[dict] = {
+        "threshold": 0.0,
+        "contrast": {"name": "pico", "weight": 0.1, "embedding": {"dim": 8}},
+    }
+    may_rise = ("strong", "features", "contrast")
+    # Several processes draw other anchors: each puts its labelled images before its unlabelled.
+    test_two_processes_equal_one = None
+
+
 class TestUniMatchV2(MethodTester):
     name = "unimatch_v2"
     options: ClassVar[dict] = {"threshold": 0.0}

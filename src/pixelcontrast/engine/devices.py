@@ -33,13 +33,16 @@ def trainer_options(train: TrainConfig, optim: OptimConfig, root: Path) -> dict[
         raise ConfigError(
             f"{devices} GPUs asked for, {torch.cuda.device_count()} found", where="train.devices"
         )
-    several = devices * train.nodes > 1
-    if train.batch % (devices * train.nodes):
-        raise ConfigError(
-            f"a batch of {train.batch} cannot be shared by {devices * train.nodes} processes",
-            where="train.batch",
-            fix=f"use a multiple of {devices * train.nodes}",
-        )
+    processes = devices * train.nodes
+    several = processes > 1
+    for name in ("batch", "batch_unlabeled"):
+        size = getattr(train, name)
+        if size is not None and size % processes:
+            raise ConfigError(
+                f"a batch of {size} cannot be shared by {processes} processes",
+                where=f"train.{name}",
+                fix=f"use a multiple of {processes}",
+            )
     return {
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": devices,

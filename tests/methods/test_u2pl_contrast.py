@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pixelcontrast.methods.u2pl_contrast import (
     resolved_ranks,
 )
 from pixelcontrast.models import EmbeddingConfig
+from tests.methods.tester import MethodTester
 
 
 def build(classes=2, dim=4, total_steps=80, epoch_steps=1, **settings):
@@ -253,3 +255,21 @@ def test_no_value_is_read_back(device, monkeypatch):
         labels = torch.zeros(3, 12, 14, dtype=torch.long, device=device)
         report = term(ContrastBatch(output, labels, 1, 0, output))
         assert report.terms["contrast"].device.type == device
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "unimatch_v2"])
+def test_the_term_joins_other_methods(name):
+    head = {"dim": 8, "layers": 2, "hidden": 16, "normalise": False}
+    choice = {"name": "u2pl", "anchors": 16, "min_probability": 0.1, "embedding": head}
+
+    class Joined(MethodTester):
+        options: ClassVar[dict] = {"contrast": choice}
+
+    Joined.name = name
+    method = Joined().build(4)
+    batch = Joined().batch(method, 4)
+    method.losses(batch)
+    report = method.losses(batch)
+    report.total.backward()
+    assert report.terms["contrast"] > 0
+    assert report.stats["contrast_classes"] > 1

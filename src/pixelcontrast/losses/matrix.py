@@ -121,17 +121,23 @@ class _Rows(torch.autograd.Function):
         # Anchors that are no keys: their gradient is complete after their block, but for a factor.
         finish = need_anchors and not need_keys and not roles.mutual
         keep = len(blocks) == 1 and (need_anchors or need_keys)
-        losses, positives, kept = [], [], []
+        losses, positives, kept, divisors = [], [], [], []
         with torch.autocast(anchors.device.type, enabled=False):
             rows, all_keys = _vectors(anchors, keys, roles)
             for at in blocks:
                 block = _block(rows[at], all_keys, roles, at, with_pull=finish or keep)
                 losses.append(block.loss)
                 positives.append(block.positives)
+                divisors.append(block.divisor)
                 if block.pull is not None:
                     kept.append(block.pull @ all_keys if finish else block.pull)
         ctx.roles, ctx.finished = roles, finish
-        ctx.save_for_backward(anchors, None if finish else keys, _joined(kept) if kept else None)
+        ctx.save_for_backward(
+            anchors,
+            None if finish else keys,
+            _joined(kept) if kept else None,
+            _joined(divisors),
+        )
         counts = _joined(positives)
         ctx.mark_non_differentiable(counts)
         return _joined(losses), counts
@@ -139,14 +145,15 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         refuse_second_order()
-        anchors, keys, kept = ctx.saved_tensors
+        anchors, keys, kept, divisor = ctx.saved_tensors
+        weight = (grad / divisor).mul_(-ctx.roles.scale)[:, None]
         if ctx.finished:
-            return (kept * grad[:, None]).to(anchors.dtype), None, None
+            return (kept * weight).to(anchors.dtype), None, None
         with torch.autocast(grad.device.type, enabled=False):
             rows, all_keys = _vectors(anchors, keys, ctx.roles)
             collect = _of_blocks if kept is None else _of_whole
             of_anchors, of_keys = collect(
-                rows, all_keys, ctx.roles, kept, grad[:, None], ctx.needs_input_grad
+                rows, all_keys, ctx.roles, kept, weight, ctx.needs_input_grad
             )
         return (
             None if of_anchors is None else of_anchors.to(anchors.dtype),
@@ -201,7 +208,9 @@ class _Block(NamedTuple):
     loss: Tensor
     positives: Tensor
     pull: Tensor | None
-    """(n, K) gradient of each loss by the inner products."""
+    """(n, K) negative gradient of each loss by the similarities, not yet divided by `divisor`."""
+    divisor: Tensor
+    """(n,) number of positives, at least 1, in units of a base-2 logarithm."""
 
 
 def _block(rows: Tensor, keys: Tensor, roles: _Roles, at: slice, *, with_pull: bool) -> _Block:
@@ -209,7 +218,8 @@ def _block(rows: Tensor, keys: Tensor, roles: _Roles, at: slice, *, with_pull: b
     # Ignored keys are far from everything.
     logits = torch.addmm(roles.unused, rows, keys.T, beta=FAR, alpha=roles.scale)
     if not logits.numel():
-        return _Block(logits.sum(1), logits.sum(1), logits if with_pull else None)
+        none = logits.sum(1)
+        return _Block(none.clone(), none.clone(), logits if with_pull else None, none + 1)
     positive = torch.empty_like(logits)
     torch.eq(roles.labels[at, None], roles.key_labels, out=positive)
     below = logits.sub(positive, alpha=FAR) if roles.negatives else logits.clone()
@@ -233,13 +243,11 @@ def _block(rows: Tensor, keys: Tensor, roles: _Roles, at: slice, *, with_pull: b
     if roles.negatives:
         odds = gap.exp2().clamp_max_(MOST).mul_(positive)
         above = odds + 1
-        gap.mul_(positive)
-        each, attract = torch.maximum(above.log2(), gap, out=gap), odds.div_(above)
+        attract = odds.div_(above)
+        each = torch.maximum(above.log2_(), gap.mul_(positive), out=gap)
         repel = attract.sum(1, keepdim=True)
     else:
         each, attract, repel = gap.mul_(positive), positive, count[:, None]
     divisor = count.clamp_min(1).mul_(LOG2E)
-    pull = None
-    if with_pull:
-        pull = power.mul_(repel / total).sub_(attract).div_((divisor / roles.scale)[:, None])
-    return _Block(each.sum(1) / divisor, count, pull)
+    pull = torch.addcmul(attract, power, repel / total, value=-1) if with_pull else None
+    return _Block(each.sum(1) / divisor, count, pull, divisor)

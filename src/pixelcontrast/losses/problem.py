@@ -138,6 +138,5 @@ def refuse_second_order() -> None:
     """
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "tiled pixel contrast has no second derivative; use backend='naive' for "
-            "create_graph=True"
+            "this engine has no second derivative; use backend='naive' for create_graph=True"
         )

@@ -124,6 +124,17 @@ class TestU2PL(MethodTester):
             if foreign[b, 4 * i, 4 * j] or own[b, 4 * i, 4 * j]:
                 assert torch.equal(seen.scores[b, :, i, j], logits[source, :, i, j])
 
+    def test_the_student_may_see_strong_views_whose_labels_come_from_the_weak_ones(self):
+        method = self.built(strong_view=True, mix="none")
+        batch = self.batch(method)
+        rest = batch["unlabeled"]
+        pseudo = method.pseudo_labels(method.teacher(rest.image), rest, entropy=True)
+        seen = method._mixed(rest, pseudo, torch.zeros(4, 3, 12, 16))
+        assert torch.equal(seen.image, rest.strong[0])
+        assert not torch.equal(seen.image, rest.image)
+        assert seen.pseudo is pseudo
+        method.losses(batch).total.backward()
+
     def test_mixing_happens_as_often_as_asked(self):
         method = self.built(mix_probability=0.5)
         rest = self.batch(method)["unlabeled"]

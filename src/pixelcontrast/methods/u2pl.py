@@ -22,8 +22,9 @@ from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.data.mixing import MixInput, MixKind, cut_out, draw_keep, mix, partners, paste
 from pixelcontrast.losses import reweighted_consistency
+from pixelcontrast.methods.base import LABELED
 from pixelcontrast.methods.segmentation import SegmentationLossConfig
-from pixelcontrast.methods.semi import TeacherConfig, TeacherStudent
+from pixelcontrast.methods.semi import TeacherConfig, TeacherStudent, unlabeled
 from pixelcontrast.methods.u2pl_contrast import U2PLContrast, U2PLContrastConfig, shared_threshold
 from pixelcontrast.models import EmbeddingConfig
 from pixelcontrast.sampling import PseudoLabels
@@ -46,6 +47,9 @@ class U2PLConfig(U2PLContrastConfig):
     uncertainty_pass: Literal["clean", "mixed"] = "clean"
     """Entropy and ranks from the prediction behind the pseudo-label, or, as in the code, from the
     teacher's second pass over the mixed images, with dropout."""
+    strong_view: bool = False
+    """The student sees strongly distorted unlabelled images. Not in the paper, where both networks
+    see the same ones; helps with few labels and a network from scratch."""
     mix: MixKind = "cutmix"
     """How unlabelled images are mixed (paper: CutMix)."""
     mix_probability: float = 0.5
@@ -83,6 +87,8 @@ class U2PL(TeacherStudent):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config
+        if config.strong_view:
+            self.streams = (LABELED, unlabeled(strong_views=1))  # type: ignore[misc]
         self.segmentation = self.segmentation_loss(config.segmentation)
         self.term = U2PLContrast(
             config, self.task, self.random, align_corners=self.segmentor.align_corners
@@ -169,9 +175,10 @@ class U2PL(TeacherStudent):
     def _mixed(self, rest: Batch, pseudo: PseudoLabels, scores: Tensor) -> Seen:
         """The unlabelled images, in half of the steps mixed, and all that is known about them."""
         config, count = self.config, len(rest.image)
-        own = MixInput(rest.image, pseudo.labels, pseudo.confidence, pseudo.valid)
+        image = rest.strong[0] if config.strong_view else rest.image
+        own = MixInput(image, pseudo.labels, pseudo.confidence, pseudo.valid)
         if config.mix == "none" or (count < 2 and config.mix != "cutout"):
-            return Seen(rest.image, pseudo, scores)  # a single image has no partner
+            return Seen(image, pseudo, scores)  # a single image has no partner
         keep = draw_keep(
             config.mix, own, num_classes=self.task.num_classes, generator=self.random("mix")
         )

@@ -177,7 +177,7 @@ def _of_whole(
     if not needs[0]:
         return None, of_keys
     if first:  # a pair of anchors in both its roles
-        pull[:, :first] += pull[:, :first].T.contiguous()
+        pull[:, :first] += pull[:, :first].T.clone(memory_format=torch.contiguous_format)
     return pull @ keys, of_keys
 
 

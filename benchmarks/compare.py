@@ -4,8 +4,11 @@
     python benchmarks/compare.py scenes --seeds 0 1 2
 
 trains `supervised_<set>` and `pico_<set>` with every seed into runs/compare (finished runs are
-kept, broken ones resumed) and writes benchmarks/results/<set>.json. Scores are those of the best
-validation checkpoint, on the validation split that chose it and on the test split that did not.
+kept, broken ones resumed), writes benchmarks/results/<set>.json and prints a table. Scores are
+those of the best validation checkpoint, on the validation split that chose it and on the test split
+that did not; beside them the best validation score of every network of the method (student, average
+or teacher) and alignment and uniformity of the classifier's input on the validation split.
+Differences are to the first method, paired by seed.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from pathlib import Path
 
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.scoring import score_run
+from pixelcontrast.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results"
+SHOWN = ("val_miou", "test_miou", "val_alignment", "val_uniformity", "val_uniformity_1")
+"""What methods are compared by; A lower, all others higher is better."""
 
 
 def main() -> None:
@@ -56,7 +62,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{arguments.set}.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results["differences"], indent=2))
+    print(table(results))
     print(path)
 
 
@@ -79,27 +85,49 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
     rows = []
     for folder in folders:
         record = folder.read_record()
-        scores = {split: score_run(folder, split=split).scores for split in ("val", "test")}
+        outcomes = {split: score_run(folder, split=split) for split in ("val", "test")}
+        names = record["dataset"]["classes"]
         rows.append(
             {
                 "seed": record["seed"],
                 "step": record["best"]["step"],
+                "network": record["best"]["which"],
                 "seconds": record["seconds"],
                 "commit": record["git"].get("commit"),
-                "val_miou": scores["val"].miou,
-                "test_miou": scores["test"].miou,
-                "test_iou": dict(
-                    zip(record["dataset"]["classes"], scores["test"].iou, strict=True)
-                ),
+                "val_miou": outcomes["val"].scores.miou,
+                "test_miou": outcomes["test"].scores.miou,
+                "test_boundary_miou": outcomes["test"].boundary.scores.miou,
+                **separation(outcomes["val"]),
+                **networks(folder),
+                "test_iou": dict(zip(names, outcomes["test"].scores.iou, strict=True)),
             }
         )
+    keys = [key for key in rows[0] if key.startswith(("val_", "test_")) and key != "test_iou"]
     return {
         "runs": rows,
         **{
             f"{key}_{name}": function([row[key] for row in rows])
-            for key in ("val_miou", "test_miou")
+            for key in keys
             for name, function in (("mean", statistics.fmean), ("std", spread))
         },
+    }
+
+
+def separation(outcome: Evaluation) -> dict[str, float]:
+    """A, U and U_l of the classifier's input."""
+    layer = outcome.features[0]
+    near = {f"val_uniformity_{n}": value for n, value in layer.neighbourhood.items()}
+    return {"val_alignment": layer.alignment, "val_uniformity": layer.uniformity, **near}
+
+
+def networks(folder: RunFolder) -> dict[str, float]:
+    """Best validation mIoU of each network of a method, whichever was kept."""
+    lines = map(json.loads, folder.metrics.read_text().splitlines())
+    checks = [line for line in lines if line["kind"] == "val" and "miou" in line]
+    return {
+        f"val_{key}" if key != "miou" else "val_miou_student": max(check[key] for check in checks)
+        for key in checks[0]
+        if key.startswith("miou")
     }
 
 
@@ -108,21 +136,50 @@ def spread(values: list[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def differences(methods: dict[str, dict], base: str) -> dict[str, dict[str, float | None]]:
-    """Mean difference to the first method over equal seeds, with its standard error."""
-    found = {}
-    for name, method in methods.items():
-        if name == base:
-            continue
-        for key in ("val_miou", "test_miou"):
-            pairs = zip(method["runs"], methods[base]["runs"], strict=True)
-            deltas = [row[key] - twin[key] for row, twin in pairs]
-            error = spread(deltas)
-            found[f"{name} - {base}, {key}"] = {
-                "mean": statistics.fmean(deltas),
-                "standard_error": None if error is None else error / math.sqrt(len(deltas)),
-            }
-    return found
+def differences(methods: dict[str, dict], base: str) -> dict[str, dict[str, dict]]:
+    """Mean difference to the base over equal seeds, with its standard error, by method and key."""
+    keys = [key for key in SHOWN if f"{key}_mean" in methods[base]]
+    return {
+        name: {key: paired(method["runs"], methods[base]["runs"], key) for key in keys}
+        for name, method in methods.items()
+        if name != base
+    }
+
+
+def paired(rows: list[dict], twins: list[dict], key: str) -> dict[str, float | None]:
+    """Mean of the differences seed by seed, and its standard error."""
+    deltas = [row[key] - twin[key] for row, twin in zip(rows, twins, strict=True)]
+    error = spread(deltas)
+    return {
+        "mean": statistics.fmean(deltas),
+        "standard_error": None if error is None else error / math.sqrt(len(deltas)),
+    }
+
+
+def table(results: dict) -> str:
+    """Everything a method page shows, as Markdown: mIoU in %, mean ± standard deviation."""
+    base = next(iter(results["methods"]))
+    heads = ["method", "validation", "test", "test, difference", "A", "U", "U_1"]
+    lines = [heads, ["---"] * len(heads)]
+    for name, method in results["methods"].items():
+        delta = "" if name == base else gap(results["differences"][name]["test_miou"])
+        scores = [score(method, key) for key in ("val_miou", "test_miou")]
+        shape = [f"{method[f'{key}_mean']:.3f}" for key in SHOWN[2:]]
+        lines.append([f"`{name}_{results['set']}`", *scores, delta, *shape])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def score(method: dict, key: str) -> str:
+    """Mean and standard deviation in per cent."""
+    std = method[f"{key}_std"]
+    return f"{100 * method[f'{key}_mean']:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+
+
+def gap(difference: dict[str, float | None]) -> str:
+    """A difference in points and its standard error."""
+    error = difference["standard_error"]
+    beside = "" if error is None else f" (s.e. {100 * error:.2f})"
+    return f"{100 * (difference['mean'] or 0.0):+.2f}{beside}"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ class SegOutput:
     several levels; `embedding` is then the last of them."""
     auxiliary: tuple[Tensor, ...] = ()
     """(B, C, h'', w'') scores of auxiliary heads, in training only."""
+    query_classes: tuple[Tensor, ...] = ()
+    """(B, Q, C + 1) class scores of Q masks, the last of them "no object", of every layer of a
+    network that classifies masks, first to last; in training only."""
+    query_masks: tuple[Tensor, ...] = ()
+    """(B, Q, h, w) scores of those masks."""
     tapped: Tensor | None = None
     """(B, F', h', w') the inner map that was asked for by name."""
 
@@ -95,6 +100,9 @@ class Batch:
     hidden_mask: Tensor | None = None
     """(B, H, W) uint8 of an unlabelled stream: masks that exist but must not be learnt from, only
     to measure pseudo-labels; the ignore index where there is none. None unless asked for."""
+    grid_box: Tensor | None = None
+    """(B, 5) int64 of paired views: (top, left, height, width, flip) of the crop that `image` shows
+    of `strong[0]`, in cells of the feature map."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch on another device."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pixelcontrast.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pixelcontrast.data.cache import open_reader as open_reader
     from pixelcontrast.data.catalog import DATASETS as DATASETS
     from pixelcontrast.data.catalog import open_dataset as open_dataset
     from pixelcontrast.data.catalog import recognise as recognise
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from pixelcontrast.data.inspection import count_classes as count_classes
     from pixelcontrast.data.loaders import Stream as Stream
     from pixelcontrast.data.loaders import build_eval_loader as build_eval_loader
+    from pixelcontrast.data.loaders import build_pair_loader as build_pair_loader
     from pixelcontrast.data.loaders import build_train_loader as build_train_loader
+    from pixelcontrast.data.pairs import PairConfig as PairConfig
+    from pixelcontrast.data.pairs import Pairing as Pairing
+    from pixelcontrast.data.pairs import crop_features as crop_features
     from pixelcontrast.data.problems import Problem as Problem
     from pixelcontrast.data.problems import problem_lines as problem_lines
     from pixelcontrast.data.published import PublishedList as PublishedList
@@ -53,13 +58,15 @@ if TYPE_CHECKING:
     from pixelcontrast.data.views import ViewConfig as ViewConfig
 
 _NAMES = {
+    "cache": ("open_reader",),
     "catalog": ("DATASETS", "open_dataset", "recognise"),
     "checks": ("CheckReport", "check_dataset"),
     "colour": ("ColourConfig",),
     "dataset": ("DatasetInfo", "Sample", "SegDataset", "default_palette"),
     "guides": ("Guide", "download_missing", "guide"),
     "inspection": ("count_classes",),
-    "loaders": ("Stream", "build_eval_loader", "build_train_loader"),
+    "loaders": ("Stream", "build_eval_loader", "build_pair_loader", "build_train_loader"),
+    "pairs": ("PairConfig", "Pairing", "crop_features"),
     "problems": ("Problem", "problem_lines"),
     "published": ("PublishedList", "full_name", "published_list", "published_lists"),
     "reading": (

@@ -35,6 +35,8 @@ class ColourConfig:
     """Chance that the four above are applied."""
     jitter_each: bool = False
     """Toss that coin for each of the four instead of once for all (PiCIE, Cho et al. 2021)."""
+    jitter_ordered: bool = False
+    """Always brightness, contrast, saturation, hue (PiCIE) instead of a drawn order."""
     brightness_shift: float = 0.0
     """Levels (of 255) added to all channels, uniform in [-x, x]."""
     greyscale_probability: float = 0.0
@@ -114,6 +116,8 @@ def draw_colour(config: ColourConfig, rng: np.random.Generator) -> ColourParams:
     amounts = rng.uniform(-1, 1, size=4)
     coins = rng.random(4)
     order = rng.permutation(4)
+    if config.jitter_ordered:
+        order.sort()
     grey, blur, position = rng.random(3)
     drawn = (
         ("brightness", 1 + amounts[0] * config.brightness),

@@ -18,6 +18,7 @@ from pixelcontrast.core.types import Batch
 from pixelcontrast.data.cache import FileReader, Reader
 from pixelcontrast.data.colour import ColourConfig, apply_colour, draw_colour
 from pixelcontrast.data.dataset import DatasetInfo, Sample
+from pixelcontrast.data.pairs import Pairing, make_pair
 from pixelcontrast.data.sampler import Draw
 from pixelcontrast.data.views import ViewConfig, draw_view, inside_boxes
 
@@ -35,6 +36,8 @@ class Stream:
     hidden_masks: bool = False
     """Read the masks that images of an unlabelled stream happen to have into `Batch.hidden_mask`,
     to watch how good pseudo-labels are. Nothing is trained on them."""
+    pair: Pairing | None = None
+    """Show two views of each image that move along (PiCIE), drawn anew in every epoch."""
 
     @property
     def opens_masks(self) -> bool:
@@ -82,6 +85,7 @@ class TrainPart:
     boxes: Tensor
     """(B, 4) int64 of `Geometry.valid_box`."""
     hidden_mask: Tensor | None = None
+    grid_box: Tensor | None = None
 
     def batch(self) -> Batch:
         """The batch with its valid map drawn out."""
@@ -95,6 +99,7 @@ class TrainPart:
             mask=self.mask,
             strong=self.strong,
             hidden_mask=self.hidden_mask,
+            grid_box=self.grid_box,
         )
 
     def pin_memory(self) -> Batch:
@@ -180,6 +185,78 @@ class TrainDataset(Dataset[Any]):
             geometry=torch.from_numpy(geometry),
             boxes=torch.from_numpy(boxes),
             hidden_mask=None if self.stream.labelled else masks,
+        )
+
+
+class PairDataset(Dataset[Any]):
+    """Item [(index, epoch), ...] is the `TrainPart` of these images: view 1, and view 2 as strong.
+
+    Args:
+        reader: the pixels.
+        samples: the images.
+        pairing: how the views differ.
+        size: (H, W) of a view.
+        colour: the distortion of each view; None: none.
+        seed: seed of the run.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        samples: Sequence[Sample],
+        *,
+        pairing: Pairing,
+        size: tuple[int, int],
+        colour: ColourConfig | None,
+        seed: int,
+    ) -> None:
+        self.reader = reader
+        self.samples = samples
+        self.pairing = pairing
+        self.size = size
+        self.colour = colour
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draws: list[Draw]) -> TrainPart | Failure:
+        try:
+            return self._batch(draws)
+        except PixelContrastError as error:
+            return Failure(error)
+
+    def _batch(self, draws: list[Draw]) -> TrainPart:
+        count, (height, width) = len(draws), self.size
+        views = [np.empty((count, 3, height, width), np.uint8)]
+        if self.pairing.second:
+            views.append(np.empty_like(views[0]))
+        rows = np.empty((count, 5), np.int64)
+        ids = tuple(self.samples[index].id for index, _ in draws)
+        for place, (index, epoch) in enumerate(draws):
+            first, second, box = make_pair(
+                self.reader.image(index),
+                self.pairing,
+                self.size,
+                self.colour,
+                self.seed,
+                epoch,
+                ids[place],
+            )
+            _to_planes(first, views[0][place])
+            if second is not None:
+                _to_planes(second, views[1][place])
+            rows[place] = box.row()
+        image, *others = (torch.from_numpy(planes) for planes in views)
+        return TrainPart(
+            image=image,
+            mask=None,
+            strong=tuple(others),
+            index=torch.tensor([index for index, _ in draws]),
+            ids=ids,
+            geometry=torch.eye(2, 3).expand(count, 2, 3),
+            boxes=torch.tensor([[0, height, 0, width]]).expand(count, 4),
+            grid_box=torch.from_numpy(rows),
         )
 
 

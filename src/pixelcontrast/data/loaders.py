@@ -15,26 +15,29 @@ from torch.utils.data import DataLoader
 
 from pixelcontrast.core.errors import ConfigError, DataError
 from pixelcontrast.core.types import Batch
-from pixelcontrast.data.cache import CacheKind, open_reader
+from pixelcontrast.data.cache import CacheKind, Reader, open_reader
 from pixelcontrast.data.colour import ColourConfig
 from pixelcontrast.data.dataset import DatasetInfo, Sample
 from pixelcontrast.data.items import (
     EvalBatch,
     EvalDataset,
     Failure,
+    PairDataset,
     Stream,
     TrainDataset,
     TrainPart,
 )
+from pixelcontrast.data.pairs import Pairing
 from pixelcontrast.data.reading import image_size
-from pixelcontrast.data.sampler import StepSampler
-from pixelcontrast.data.views import ViewConfig
+from pixelcontrast.data.sampler import Draw, EpochSampler, StepSampler
+from pixelcontrast.data.views import Size, ViewConfig
 
 __all__ = [
     "BatchLoader",
     "EvalBatch",
     "Stream",
     "build_eval_loader",
+    "build_pair_loader",
     "build_train_loader",
     "equal_size_batches",
     "resolve_workers",
@@ -126,6 +129,40 @@ def build_train_loader(
     )
     return BatchLoader(
         dataset, sampler=sampler, **_loader_options(processes, pin_memory=pin_memory)
+    )
+
+
+def build_pair_loader(
+    samples: Sequence[Sample],
+    reader: Reader,
+    batches: EpochSampler | Sequence[list[Draw]],
+    *,
+    pairing: Pairing,
+    size: Size,
+    colour: ColourConfig | None,
+    seed: int,
+    world_size: int = 1,
+    workers: int | Literal["auto"] = "auto",
+    pin_memory: bool = False,
+) -> BatchLoader[Batch]:
+    """Batches of paired views (`data.pairs`), in the order of `batches`.
+
+    Args:
+        samples: the images; masks they may have are not opened.
+        reader: their pixels; several loaders can share one, and its cache.
+        batches: for each batch the images with their epochs, for example an `EpochSampler`.
+        pairing: how the views differ.
+        size: (H, W) of a view.
+        colour: the distortion of each view; None: none.
+        seed: seed of the run.
+        world_size: number of processes.
+        workers: loading processes; "auto" as `resolve_workers`.
+        pin_memory: page-locked batches.
+    """
+    processes = min(resolve_workers(workers, world_size), len(batches))
+    dataset = PairDataset(reader, samples, pairing=pairing, size=size, colour=colour, seed=seed)
+    return BatchLoader(
+        dataset, sampler=batches, **_loader_options(processes, pin_memory=pin_memory)
     )
 
 

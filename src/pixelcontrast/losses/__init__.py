@@ -3,6 +3,17 @@
 They need torch alone and work in any training loop.
 """
 
+from pixelcontrast.losses.cluster import (
+    Balance,
+    ClusterView,
+    PicieLoss,
+    cluster_weights,
+    mixture_factors,
+    picie_loss,
+    prototype_cross_entropy,
+    prototype_logits,
+    weighted_cross_entropy,
+)
 from pixelcontrast.losses.consistency import (
     image_weighted_consistency,
     masked_consistency,
@@ -32,22 +43,30 @@ from pixelcontrast.losses.rank_distribution import (
 from pixelcontrast.losses.sampled import sampled_info_nce
 
 __all__ = [
+    "Balance",
+    "ClusterView",
     "Distributions",
+    "PicieLoss",
     "PixelAnchorLoss",
     "PixelInfoNCE",
     "RankConsistency",
     "RankMode",
     "batch_loss",
+    "cluster_weights",
     "cross_image_loss",
     "distribution_info_nce",
     "draw_partners",
     "image_weighted_consistency",
     "masked_consistency",
+    "mixture_factors",
     "mutual_likelihood",
     "pairwise_likelihood",
+    "picie_loss",
     "pixel_anchor_loss",
     "pixel_cross_entropy",
     "pixel_info_nce",
+    "prototype_cross_entropy",
+    "prototype_logits",
     "rank_consistency",
     "rank_divergence",
     "rank_log_probabilities",
@@ -56,5 +75,6 @@ __all__ = [
     "sampled_info_nce",
     "segmentation_cross_entropy",
     "squared_consistency",
+    "weighted_cross_entropy",
     "within_image_loss",
 ]

@@ -4,6 +4,8 @@ Memories are modules whose whole state lies in buffers. The training method owns
 segmentation network never contains one.
 """
 
+from pixelcontrast.memory.kmeans import MiniBatchKMeans
+from pixelcontrast.memory.lloyd import lloyd, nearest
 from pixelcontrast.memory.prototypes import (
     ClassPrototypes,
     GaussianPrototypes,
@@ -21,5 +23,8 @@ __all__ = [
     "GaussianSums",
     "Gaussians",
     "Keys",
+    "MiniBatchKMeans",
     "RegionMemory",
+    "lloyd",
+    "nearest",
 ]

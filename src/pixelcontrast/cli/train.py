@@ -24,6 +24,9 @@ def train(
         str | None, typer.Option(help="Train by the general recipe of this method.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="How many clusters to find, where there are no masks.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run [runs/NAME].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -45,6 +48,8 @@ def train(
         overrides.append(f"data.root={data}")
         if not any(item.startswith("data.name=") for item in overrides):
             overrides.append("data.name=auto")
+    if classes is not None:
+        overrides.append(f"method.clusters={classes}")
     if seed is not None:
         overrides.append(f"seed={seed}")
 

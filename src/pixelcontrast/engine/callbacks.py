@@ -276,7 +276,8 @@ class Validation(Callback):
             values[f"pixel_accuracy{suffix}"] = result.pixel_accuracy or 0.0
         self.journal.write("val", step, values)
         which, miou = max(((n, s.miou or 0.0) for n, s in scores.items()), key=lambda pair: pair[1])
-        if not self.best or miou > (self.best["miou"] or -1.0):
+        # Choosing among clusterings by masks would be supervision: the newest one is kept.
+        if not self.best or method.finds_clusters or miou > (self.best["miou"] or -1.0):
             self._keep(trainer, method, {"step": step, "miou": miou, "which": which})
 
     def _keep(self, trainer: Trainer, method: Method, best: dict[str, Any]) -> None:

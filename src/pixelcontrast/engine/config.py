@@ -77,6 +77,9 @@ class TrainConfig:
 
     steps: int = 40_000
     """Optimiser steps."""
+    epochs: int | None = None
+    """Showings of every training image, in place of `steps`. Validations and checkpoints then come
+    at the end of every epoch unless they are set."""
     batch: int = 8
     """Images per step over all processes, per stream."""
     batch_unlabeled: int | None = None

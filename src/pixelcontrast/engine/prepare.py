@@ -10,7 +10,7 @@ from typing import Any
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
 from pixelcontrast.data import problem_lines
-from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config
+from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config, parse_section
 from pixelcontrast.engine.folder import RunFolder, model_file
 from pixelcontrast.engine.pseudo_labels import class_thresholds, require_unlabelled
 from pixelcontrast.engine.sources import Sources, gather_sources, resolve_auto
@@ -96,11 +96,12 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
     """
     sources = gather_sources(refuse_unknown(tree).data)
     stages = expanded(tree)
-    notes = resolve_auto_steps(tree) + resolve_auto(tree, sources)
+    notes = resolve_epochs(tree, sources) + resolve_auto_steps(tree) + resolve_auto(tree, sources)
     if stages:  # the run's own sections only fill what the stages leave open
         notes = []
     for name, stage in zip(tree.get("stages") or (), stages, strict=True):
-        found = resolve_auto_steps(stage) + resolve_auto(stage, sources)
+        found = resolve_epochs(stage, sources) + resolve_auto_steps(stage)
+        found += resolve_auto(stage, sources)
         notes += [f"stage {name}: {note}" for note in found]
     if sources.report is not None:
         notes += problem_lines(sources.report.warnings)
@@ -124,9 +125,36 @@ def refuse_unknown(tree: Mapping[str, Any]) -> RunConfig:
         resolve_auto_steps(part)
         if (part.get("view") or {}).get("crop") == "auto":
             del part["view"]["crop"]
+        if _value_at(part, "eval.inference.scales") == "auto":
+            del part["eval"]["inference"]["scales"]
         if _value_at(part, "method.segmentation.class_weights") == "median_frequency":
             del part["method"]["segmentation"]["class_weights"]
     return parse_config(draft)
+
+
+def resolve_epochs(tree: dict[str, Any], sources: Sources) -> list[str]:
+    """Replace `train.epochs` by the steps that show every image so often.
+
+    Raises:
+        ConfigError: the length is given twice.
+    """
+    train = tree.get("train") or {}
+    epochs = train.get("epochs")
+    if epochs is None:
+        return []
+    if "steps" in train:
+        raise ConfigError(
+            f"the length is given twice, as {epochs} epochs and as {train['steps']} steps",
+            where="train.epochs",
+            fix="set train.epochs=null",
+        )
+    config = parse_section(TrainConfig, train, "train")
+    streams = method_class(tree["method"]["name"]).streams
+    one = epoch_steps(config, sources, streams)
+    train["epochs"], train["steps"] = None, epochs * one
+    for key in ("validate_every", "checkpoint_every"):
+        train.setdefault(key, one)
+    return [f"train.steps = {train['steps']}: {epochs} epochs of {one} steps"]
 
 
 def resolve_auto_steps(tree: dict[str, Any]) -> list[str]:
@@ -159,7 +187,7 @@ def _refuse_unlabelling(config: RunConfig, sources: Sources) -> None:
     before: str | None = None
     for stage in config.stages:
         if stage.settings.pseudo_labels is not None:
-            if before is None or not method_class(before).classifies:
+            if before is None or not _knows_classes(before):
                 raise ConfigError(
                     "pseudo-labels need a stage before that trains class scores",
                     where=f"stages.{stage.name}.pseudo_labels",
@@ -168,6 +196,12 @@ def _refuse_unlabelling(config: RunConfig, sources: Sources) -> None:
             class_thresholds(stage.settings.pseudo_labels, sources.dataset.info)
             require_unlabelled(sources)
         before = stage.config.method_name
+
+
+def _knows_classes(name: str) -> bool:
+    """Whether a method trains scores of the data set's own classes."""
+    cls = method_class(name)
+    return cls.classifies and not cls.finds_clusters
 
 
 def build_method(
@@ -198,7 +232,8 @@ def build_method(
             where=sources.dataset.root,
             fix="add masks, or choose a method that learns without: pixelcontrast list methods",
         )
-    if info.num_classes < 2:
+    names = cls.output_names(config.method, info.classes)
+    if len(names) < 2:
         raise DataError(
             f"the data set declares {info.num_classes} class; segmentation needs at least 2",
             where=sources.dataset.root,
@@ -211,18 +246,19 @@ def build_method(
         start = model_file(model.init)
     if weights_follow or start is not None:
         model = dataclasses.replace(model, pretrained=False, weights_file=None)
-    segmentor = build_segmentor(model, info.num_classes, embedding=head)
+    segmentor = build_segmentor(model, len(names), embedding=head)
     notes = []
     if start is not None and not weights_follow:
-        notes.append(start_from(segmentor, start, info.classes))
+        notes.append(start_from(segmentor, start, names))
     task = Task(
-        num_classes=info.num_classes,
+        num_classes=len(names),
         ignore_index=info.ignore_index,
         total_steps=config.train.steps,
         seed=config.seed,
         ema_decay=config.train.ema,
         num_images=len(sources.labeled),
         epoch_steps=epoch_steps(config.train, sources, cls.streams),
+        crop=config.view.crop,
     )
     return cls(config.method, segmentor, task, config.optim), notes
 

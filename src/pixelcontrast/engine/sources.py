@@ -11,6 +11,7 @@ from pixelcontrast.data import (
     CheckReport,
     Sample,
     SegDataset,
+    ViewConfig,
     check_dataset,
     count_classes,
     full_name,
@@ -166,18 +167,29 @@ def resolve_auto(tree: dict[str, Any], sources: Sources) -> list[str]:
     notes = []
     view = tree.setdefault("view", {})
     if view.get("crop") == "auto":
-        sizes = [image_size(s.image) for s in _spread(sources.labeled or sources.unlabeled, 50)]
-        crop = [
-            min(_LARGEST_AUTO_CROP, int(median(size[axis] for size in sizes))) for axis in (0, 1)
-        ]
+        height, width = _median_size(sources)
+        crop = [min(_LARGEST_AUTO_CROP, height), min(_LARGEST_AUTO_CROP, width)]
         view["crop"] = crop
         notes.append(f"view.crop = {crop}: the median image size, at most {_LARGEST_AUTO_CROP}")
+    inference = (tree.get("eval") or {}).get("inference") or {}
+    if inference.get("scales") == "auto":
+        sides = zip(view.get("crop", ViewConfig().crop), _median_size(sources), strict=True)
+        scale = round(max(wanted / side for wanted, side in sides), 3)
+        inference["scales"] = [scale]
+        notes.append(f"eval.inference.scales = [{scale}]: the size of images in training")
     segmentation = (tree.get("method") or {}).get("segmentation") or {}
     if segmentation.get("class_weights") == "median_frequency":
         weights = median_frequency_weights(sources)
         segmentation["class_weights"] = weights
         notes.append(f"class_weights = {weights}: median class frequency over own frequency")
     return notes
+
+
+def _median_size(sources: Sources) -> tuple[int, int]:
+    """Median (height, width) of the training images."""
+    sizes = [image_size(s.image) for s in _spread(sources.labeled or sources.unlabeled, 50)]
+    height, width = (int(median(size[axis] for size in sizes)) for axis in (0, 1))
+    return height, width
 
 
 def median_frequency_weights(sources: Sources) -> list[float]:

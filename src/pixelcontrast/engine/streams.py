@@ -10,10 +10,16 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
 from pixelcontrast.core.errors import ConfigError, DataError
-from pixelcontrast.data import ColourConfig, build_train_loader
+from pixelcontrast.data import ColourConfig, build_pair_loader, build_train_loader, open_reader
+from pixelcontrast.data.sampler import EpochSampler
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from pixelcontrast.core.types import Batch
     from pixelcontrast.data import Sample, Stream
+    from pixelcontrast.data.cache import Reader
+    from pixelcontrast.data.loaders import BatchLoader
     from pixelcontrast.engine.config import RunConfig, TrainConfig
     from pixelcontrast.engine.sources import Sources
 
@@ -26,6 +32,24 @@ class StreamData(LightningDataModule):
         self.config = config
         self.sources = sources
         self.streams = streams
+        self._readers: dict[str, Reader] = {}
+
+    def samples(self, stream: Stream) -> tuple[Sample, ...]:
+        """The images of a stream."""
+        return stream_samples(self.sources, self.streams, stream)
+
+    def reader(self, stream: Stream) -> Reader:
+        """The pixels of a stream of pairs, for all that look at them."""
+        if stream.name not in self._readers:
+            data = self.config.data
+            self._readers[stream.name] = open_reader(
+                self.samples(stream),
+                self.sources.dataset.info,
+                cache=data.cache,
+                folder=data.cache_folder,
+                masks=False,
+            )
+        return self._readers[stream.name]
 
     def train_dataloader(self) -> CombinedLoader:
         """Batches by stream name, all streams equally long."""
@@ -33,7 +57,9 @@ class StreamData(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None  # Lightning attaches it before it asks
         loaders = {
-            stream.name: build_train_loader(
+            stream.name: self._pairs(stream, trainer)
+            if stream.pair is not None
+            else build_train_loader(
                 stream_samples(self.sources, self.streams, stream),
                 self.sources.dataset.info,
                 stream=stream
@@ -55,6 +81,35 @@ class StreamData(LightningDataModule):
             for stream in self.streams
         }
         return CombinedLoader(loaders, "min_size")
+
+    def _pairs(self, stream: Stream, trainer: Trainer) -> BatchLoader[Batch]:
+        """Paired views; an epoch shows every image once, and its last batch is filled up."""
+        train, data = self.config.train, self.config.data
+        assert stream.pair is not None
+        samples = self.samples(stream)
+        sampler = EpochSampler(
+            len(samples),
+            batch_size=stream_batch(train, stream),
+            steps=train.steps * train.accumulate,
+            epoch_steps=epoch_steps(train, self.sources, self.streams) * train.accumulate,
+            seed=self.config.seed,
+            stream=stream.name,
+            start_step=trainer.global_step * train.accumulate,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return build_pair_loader(
+            samples,
+            self.reader(stream),
+            sampler,
+            pairing=stream.pair,
+            size=self.config.view.crop,
+            colour=self.config.strong,
+            seed=self.config.seed,
+            world_size=trainer.world_size,
+            workers=data.workers,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
 
 
 def stream_batch(train: TrainConfig, stream: Stream) -> int:

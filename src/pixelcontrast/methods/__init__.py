@@ -82,6 +82,16 @@ METHODS: dict[str, MethodEntry] = {
         "few",
         "mean teacher and contrast of pixels as Gaussians, unsure ones pull less (IJCV 2024)",
     ),
+    "picie": MethodEntry(
+        "pixelcontrast.methods.picie:PiCIE",
+        "none",
+        "clusters of pixels that colour and place do not change (CVPR 2021)",
+    ),
+    "mdc": MethodEntry(
+        "pixelcontrast.methods.mdc:MDC",
+        "none",
+        "clusters of pixels and a classifier trained on them, PiCIE's baseline (ECCV 2018)",
+    ),
 }
 
 

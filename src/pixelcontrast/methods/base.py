@@ -7,7 +7,7 @@ computes its losses (`losses`). Everything else, from devices to checkpoints, is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,6 +44,8 @@ class Task:
     """Decay of the averaged weights that are evaluated beside the trained ones; None: no EMA."""
     num_images: int | None = None
     """Labelled training images; None where that is not known."""
+    crop: tuple[int, int] | None = None
+    """(H, W) of the training views; None where that is not known."""
 
 
 class Method(LightningModule, ABC):
@@ -59,6 +61,8 @@ class Method(LightningModule, ABC):
     streams: ClassVar[tuple[Stream, ...]] = (LABELED,)
     classifies: ClassVar[bool] = True
     """Whether it trains class scores. Else it is not scored: its network starts other runs."""
+    finds_clusters: ClassVar[bool] = False
+    """Whether its outputs are clusters that it finds, which masks can only be matched with."""
     Config: ClassVar[type]
 
     def __init__(
@@ -80,6 +84,11 @@ class Method(LightningModule, ABC):
     def embedding_head(cls, config: Any) -> EmbeddingConfig | LevelHeadsConfig | None:
         """The projection head (or heads, one a level) the segmentor needs, or None."""
         return None
+
+    @classmethod
+    def output_names(cls, config: Any, classes: Sequence[str]) -> tuple[str, ...]:
+        """What the outputs of the network stand for: the classes of the data set."""
+        return tuple(classes)
 
     def segmentation_loss(self, config: SegmentationLossConfig) -> SegmentationLoss:
         """Cross-entropy for the classes and the network of this run."""

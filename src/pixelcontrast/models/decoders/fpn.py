@@ -10,7 +10,7 @@ from pixelcontrast.models.blocks import conv_bn_relu, resize, size_of
 from pixelcontrast.models.decoders.base import Decoded, Decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -44,9 +44,17 @@ class FPN(Decoder):
 
     def forward(self, stages: Sequence[Tensor]) -> Decoded:
         """Encoder stages -> features at the shallowest stage's resolution."""
-        levels = [lateral(x) for lateral, x in zip(self.laterals, stages, strict=True)]
-        top = levels.pop()
-        while levels:
-            level = levels.pop()
-            top = level + resize(top, size_of(level), align_corners=self.align_corners)
+        top = top_down_sum(self.laterals, stages, align_corners=self.align_corners)
         return Decoded(self.smooth(top))
+
+
+def top_down_sum(
+    laterals: Iterable[nn.Module], stages: Sequence[Tensor], *, align_corners: bool
+) -> Tensor:
+    """The laterals of all stages, summed from deep to shallow at the size of the first."""
+    levels: list[Tensor] = [lateral(x) for lateral, x in zip(laterals, stages, strict=True)]
+    top = levels.pop()
+    while levels:
+        level = levels.pop()
+        top = level + resize(top, size_of(level), align_corners=align_corners)
+    return top

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixelcontrast.models.decoders.base import Decoded, Decoder
+from pixelcontrast.models.decoders.base import ClassHead, Decoded, Decoder, Scores
 from pixelcontrast.models.decoders.deeplabv3 import DeepLabV3
 from pixelcontrast.models.decoders.deeplabv3plus import DeepLabV3Plus
 from pixelcontrast.models.decoders.dpt import DPT
+from pixelcontrast.models.decoders.fcn import FCN
 from pixelcontrast.models.decoders.fpn import FPN
 from pixelcontrast.models.decoders.hrnet import HRNetHead
+from pixelcontrast.models.decoders.maskformer import MaskFormer
+from pixelcontrast.models.decoders.ocrnet import OCRNet
+from pixelcontrast.models.decoders.picie_fpn import PiCIEFPN
+from pixelcontrast.models.decoders.segformer import SegFormerHead
+from pixelcontrast.models.decoders.segmenter import Linear, Segmenter
+from pixelcontrast.models.decoders.upernet import UPerNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,17 +25,35 @@ DECODERS: Mapping[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
     "dpt": DPT,
+    "fcn": FCN,
     "fpn": FPN,
     "hrnet": HRNetHead,
+    "linear": Linear,
+    "maskformer": MaskFormer,
+    "ocrnet": OCRNet,
+    "picie_fpn": PiCIEFPN,
+    "segformer": SegFormerHead,
+    "segmenter": Segmenter,
+    "upernet": UPerNet,
 }
 
 __all__ = [
     "DECODERS",
     "DPT",
+    "FCN",
     "FPN",
+    "ClassHead",
     "Decoded",
     "Decoder",
     "DeepLabV3",
     "DeepLabV3Plus",
     "HRNetHead",
+    "Linear",
+    "MaskFormer",
+    "OCRNet",
+    "PiCIEFPN",
+    "Scores",
+    "SegFormerHead",
+    "Segmenter",
+    "UPerNet",
 ]

@@ -1,4 +1,11 @@
-"""What every decoder promises: encoder stages in, one feature map and its taps out, no logits."""
+"""What every decoder promises: encoder stages in, one feature map and its taps out, no logits.
+
+Most decoders are followed by a 1x1 convolution that gives the class scores. Those whose published
+form knows the classes in another way (soft object regions, class tokens, mask classification) name
+a classifier of their own in `Decoder.build_classifier`: a `ClassHead`, which sees everything the
+decoder computed. All parameters that depend on the classes are in the classifier, never in the
+decoder.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +27,32 @@ class Decoded:
     """(B, F, h, w) input of the classifier."""
     taps: Mapping[str, Tensor] = field(default_factory=dict)
     """Inner maps an embedding head may read, named and sized as in `Decoder.tap_channels`."""
+    context: Tensor | None = None
+    """(B, F', h', w') a second map for a classifier that reads two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a classifier of a decoder's own computes in one pass."""
+
+    logits: Tensor
+    """(B, C, h, w) class scores."""
+    auxiliary: tuple[Tensor, ...] = ()
+    """(B, C, h', w') further scores that are supervised like those of auxiliary heads; in training
+    only."""
+    query_classes: tuple[Tensor, ...] = ()
+    """(B, Q, C + 1) class scores of each mask, the last of them "no object", of every transformer
+    layer, first to last; in training only."""
+    query_masks: tuple[Tensor, ...] = ()
+    """(B, Q, h, w) the masks' scores, beside `query_classes`."""
+
+
+class ClassHead(nn.Module, ABC):
+    """A classifier that needs more than the features."""
+
+    @abstractmethod
+    def forward(self, decoded: Decoded) -> Scores:
+        """Everything the decoder computed -> class scores."""
 
 
 class Decoder(nn.Module, ABC):
@@ -36,6 +69,8 @@ class Decoder(nn.Module, ABC):
     """Output stride of the encoder when the configuration names none."""
     default_tap: ClassVar[str] = "features"
     """Map the embedding head reads when the configuration names none."""
+    classifies_masks: ClassVar[bool] = False
+    """Whether its classifier tells masks apart and is trained by matching them to the labels."""
 
     channels: int
     """F of the output."""
@@ -56,3 +91,12 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, stages: Sequence[Tensor]) -> Decoded:
         """Encoder stages, shallow to deep -> features and taps."""
+
+    def build_classifier(self, num_classes: int, dropout: float) -> ClassHead | None:
+        """A classifier of this decoder's own; None where a 1x1 convolution of the features does.
+
+        Args:
+            num_classes: C.
+            dropout: share of dropped channels.
+        """
+        return None

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import timm
 import torch
@@ -90,3 +92,65 @@ def test_failed_download_names_both_ways_out(monkeypatch):
         Encoder("resnet18", pretrained=True)
     assert "model.weights_file=" in caught.value.fix
     assert "model.pretrained=false" in caught.value.fix
+
+
+def test_multi_grid_multiplies_the_dilation_of_the_last_stage():
+    """U2PL's ResNet at output stride 8: 3x3 dilations 4, 8, 16 in the last stage."""
+    encoder = Encoder("resnet50", output_stride=8, multi_grid=(1, 2, 4)).eval()
+    plain = Encoder("resnet50", output_stride=8)
+    assert dilations(plain.net.layer4) == [2, 4, 4]
+    assert dilations(encoder.net.layer4) == [4, 8, 16]
+    assert dilations(encoder.net.layer3) == [1, 2, 2, 2, 2, 2]
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 3, 65, 65))[-1].shape[-2:] == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "reason"),
+    [("resnet18", (1, 2), "bottleneck"), ("vit_tiny_patch16_224", (1, 2, 4), "bottleneck"),
+     ("resnet50", (1, 2), "3 blocks")],
+)  # fmt: skip
+def test_refuses_a_multi_grid_that_does_not_fit(name, grid, reason):
+    with pytest.raises(ConfigError, match=reason):
+        Encoder(name, multi_grid=grid)
+
+
+def test_depths_follow_the_blocks():
+    encoder = Encoder("vit_tiny_patch16_224")
+    depths, blocks = encoder.depths()
+    by_name = dict(zip((n for n, _ in encoder.net.named_parameters()), depths, strict=True))
+    assert blocks == 12
+    assert by_name["model.pos_embed"] == by_name["model.patch_embed.proj.weight"] == 0
+    assert by_name["model.blocks.0.attn.qkv.weight"] == 1
+    assert by_name["model.blocks.11.mlp.fc2.bias"] == 12
+    assert depths == sorted(depths)
+
+
+def test_transformers_stretch_their_position_embedding():
+    encoder = Encoder("vit_tiny_patch16_224").eval()
+    image = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        before = encoder(image)[-1]
+        # A constant embedding is the same at every size.
+        encoder.net.model.pos_embed.add_(1.0)
+        after = encoder(image)[-1]
+        encoder.net.model.pos_embed.zero_()
+        without = encoder(image)[-1]
+    assert before.shape[-2:] == (6, 4)
+    assert not torch.allclose(before, after)
+    assert not torch.allclose(before, without)
+
+
+@pytest.mark.parametrize(
+    ("name", "warns"), [("vit_small_patch16_dinov3", True), ("resnet18", False)]
+)
+def test_licences_that_are_not_free_are_told_before_a_download(name, warns, monkeypatch):
+    def offline(*_args, **_kwargs):
+        raise OSError("offline")
+
+    monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", offline)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(CheckpointError):
+            Encoder(name, pretrained=True)
+    assert any("dinov3-license" in str(w.message) for w in caught) == warns

@@ -204,3 +204,32 @@ def test_a_map_asked_for_by_name_is_handed_out():
     assert output.tapped is found[1]
     assert torch.equal(output.rows(1, 2).tapped, found[1][1:])
     assert model(image, tap="encoder").tapped.shape == output.stages[-1].shape
+
+
+def test_layer_decay_lowers_the_rate_from_block_to_block():
+    model = build("vit_tiny_patch16_224", "fpn", decoder_channels=8)
+    groups = model.parameter_groups(0.1, 1e-4, head_factor=2.0, layer_decay=0.9)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters())
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    vit = model.encoder.net.model
+    assert rate[id(vit.blocks[11].mlp.fc2.weight)] == pytest.approx(0.09)
+    assert rate[id(vit.blocks[0].mlp.fc2.weight)] == pytest.approx(0.1 * 0.9**12)
+    assert rate[id(vit.pos_embed)] == pytest.approx(0.1 * 0.9**13)
+    assert rate[id(model.classifier[1].weight)] == 0.2
+
+
+def test_checkpointing_changes_neither_loss_nor_file(tmp_path):
+    image = images(2, 64, 64)
+    plain = build("test_resnet", "deeplabv3plus", decoder_channels=8, dropout=0.0)
+    again = build(
+        "test_resnet", "deeplabv3plus", decoder_channels=8, dropout=0.0, checkpointing=True
+    )
+    assert torch.equal(plain(image).logits, again(image).logits)
+    plain(image).logits.square().mean().backward()
+    again(image).logits.square().mean().backward()
+    for left, right in zip(plain.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad)
+    assert plain.state_dict().keys() == again.state_dict().keys()
+    deployed = again.deploy()
+    torch.export.export(deployed, (image,))

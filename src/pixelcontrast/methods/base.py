@@ -156,6 +156,7 @@ class Method(LightningModule, ABC):
             config.weight_decay,
             head_factor=config.head_factor,
             decay_norm_and_bias=config.decay_norm,
+            layer_decay=config.layer_decay,
         )
         own = [
             parameter

@@ -20,6 +20,9 @@ class OptimConfig:
     """Learning rate of the encoder."""
     head_factor: float = 1.0
     """The decoder and all heads learn at `lr * head_factor`; many papers use 10."""
+    layer_decay: float = 1.0
+    """Each block of the encoder learns at this share of the rate of the block after it (BEiT,
+    2106.08254: 0.65 to 0.95); 1 gives all of them `lr`."""
     momentum: float = 0.9
     nesterov: bool = False
     """SGD looks ahead (PRCL)."""

@@ -20,6 +20,9 @@ class ModelConfig:
     output_stride: Literal[8, 16, 32] | None = None
     """Largest stride of the encoder, reached by dilation. None: what the decoder was published
     with, 16 for the DeepLab decoders (1706.05587, 1802.02611), 32 for FPN and HRNet."""
+    multi_grid: tuple[int, ...] | None = None
+    """Factors on the dilation of the last stage's blocks in a ResNet of 50 layers or more;
+    U2PL (2203.03884) has [1, 2, 4]."""
     pretrained: bool = True
     """Fetch the encoder's published weights through timm; `weights_file` makes that needless."""
     weights_file: Path | None = None
@@ -37,6 +40,9 @@ class ModelConfig:
     """A second classifier on the last but one encoder stage, in training only."""
     freeze: bool = False
     """Keep the encoder as it was loaded: no gradients, batch norm in evaluation mode."""
+    checkpointing: bool = False
+    """Compute the encoder's blocks again in the backward pass instead of storing what they
+    computed: less memory, about a third more time (1604.06174)."""
     align_corners: bool = False
     """Corner convention of every bilinear up-sampling. The code of PiCo, U2PL and RankMatch uses
     True; their recipes say so."""
@@ -49,6 +55,12 @@ class ModelConfig:
                 "weights_file and init both name the first weights of the encoder",
                 where=f"model.init={self.init}",
                 fix="set one of them to null",
+            )
+        if self.multi_grid is not None and (not self.multi_grid or min(self.multi_grid) < 1):
+            raise ConfigError(
+                "the factors of a multi-grid are positive",
+                where=f"model.multi_grid={list(self.multi_grid)}",
+                fix="for example [1, 2, 4], or null",
             )
         if self.decoder_channels is not None and self.decoder_channels < 1:
             raise ConfigError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -12,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, unknown_name
+from pixelcontrast.models import mit  # noqa: F401  (registers its models with timm)
 from pixelcontrast.models.pretrained import build_with_file
+from pixelcontrast.models.recompute import blocks_of, recompute
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _STAGES = 4
 _FINEST_STRIDE = 4  # a stem at stride 2 costs memory and no decoder reads it
+_FREE = ("apache-2.0", "mit", "bsd-3-clause")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,13 @@ class Encoder(nn.Module):
         output_stride: largest stride, 8, 16 or 32; deeper stages are dilated instead.
         pretrained: fetch the published weights through timm.
         weights_file: weights on disk to use instead of a download.
+        multi_grid: factors on the dilation of the blocks of a ResNet's last stage (Chen et al.,
+            1706.05587, section 3.2.1).
+        checkpointing: compute the blocks again in the backward pass instead of storing them.
 
     Raises:
-        ConfigError: unknown name, a backbone without stages, or one that cannot be dilated.
+        ConfigError: unknown name, a backbone without stages, or one that cannot be dilated,
+            multi-gridded or computed again.
         CheckpointError: weights that cannot be fetched, read, or do not belong to the backbone.
     """
 
@@ -70,9 +79,13 @@ class Encoder(nn.Module):
         output_stride: int = 32,
         pretrained: bool = False,
         weights_file: Path | None = None,
+        multi_grid: tuple[int, ...] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         plan = _plan(name, output_stride)
+        if pretrained and weights_file is None:
+            _warn_of_licence(name)
         self.net = _build(name, plan.options, pretrained=pretrained, weights_file=weights_file)
         self.channels = plan.channels
         self.strides = plan.strides
@@ -82,6 +95,14 @@ class Encoder(nn.Module):
         self.mean = tuple(cfg.get("mean") or (0.485, 0.456, 0.406))
         self.std = tuple(cfg.get("std") or (0.229, 0.224, 0.225))
         self.license = cfg.get("license") or ""
+        if multi_grid is not None:
+            _dilate_blocks(self.net, name, multi_grid)
+        if checkpointing and not recompute(self.net):
+            raise ConfigError(
+                f"encoder {name!r} has no repeated blocks that could be computed again",
+                where="model.checkpointing=true",
+                fix="set model.checkpointing=false",
+            )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Normalised images (B, 3, H, W) -> stages (B, F_s, ceil(H / s), ceil(W / s))."""
@@ -98,7 +119,22 @@ class Encoder(nn.Module):
             ]
         return tuple(stages)
 
+    def depths(self) -> tuple[list[int], int]:
+        """How deep every parameter lies, in the order of `parameters()`, and the number of blocks.
 
+        0 before the first block, k in the k-th block and between it and the next one.
+        """
+        units = tuple(blocks_of(self.net))
+        prefixes = {f"{name}.": depth for depth, name in enumerate(units, start=1)}
+        depths: list[int] = []
+        latest = 0
+        for name, _ in self.net.named_parameters():
+            latest = next((d for prefix, d in prefixes.items() if name.startswith(prefix)), latest)
+            depths.append(latest)
+        return depths, len(units)
+
+
+@cache
 def _plan(name: str, output_stride: int) -> _Plan:
     """Finds the options under which a timm model takes any size, on memory-less tensors."""
     if not timm.is_model(name):
@@ -173,6 +209,40 @@ def _rounds_up(model: Any, strides: tuple[int, ...]) -> bool:
     return all(
         stage.shape[-1] == math.ceil(size / s) for stage, s in zip(stages, strides, strict=True)
     )
+
+
+def _dilate_blocks(net: Any, name: str, grid: tuple[int, ...]) -> None:
+    """Multiply the dilation of the last stage's 3x3 convolutions, block by block."""
+    blocks = list(getattr(net, "layer4", ()))
+    convolutions = [block.conv2 for block in blocks if hasattr(block, "conv3")]
+    if not blocks or len(convolutions) != len(blocks):
+        raise ConfigError(
+            f"encoder {name!r} has no bottleneck blocks for a multi-grid",
+            where=f"model.multi_grid={list(grid)}",
+            fix="set model.multi_grid=null, or use a ResNet of 50 layers or more",
+        )
+    if len(grid) != len(blocks):
+        raise ConfigError(
+            f"the last stage of {name!r} has {len(blocks)} blocks",
+            where=f"model.multi_grid={list(grid)}",
+            fix=f"give {len(blocks)} factors",
+        )
+    base = convolutions[-1].dilation[0]
+    for convolution, factor in zip(convolutions, grid, strict=True):
+        convolution.dilation = convolution.padding = (base * factor, base * factor)
+
+
+def _warn_of_licence(name: str) -> None:
+    """Say before a download that its licence is not one of free software."""
+    cfg = timm.get_pretrained_cfg(name)
+    stated = (cfg and cfg.license) or ""
+    if stated.lower() not in _FREE:
+        warnings.warn(
+            f"the published weights of encoder {name!r} come under the licence "
+            f"{stated or 'that timm does not state'}: read it before you use them; "
+            "model.pretrained=false does without",
+            stacklevel=2,
+        )
 
 
 def _build(

@@ -38,6 +38,9 @@ class ModelConfig:
     """Channel dropout before the classifiers (official HRNet and OCRNet code)."""
     auxiliary: bool = False
     """A second classifier on the last but one encoder stage, in training only."""
+    unit_features: bool = False
+    """Bring the classifier's input to unit length at every pixel, so that its weights can be the
+    centroids of clusters (PiCIE)."""
     freeze: bool = False
     """Keep the encoder as it was loaded: no gradients, batch norm in evaluation mode."""
     checkpointing: bool = False

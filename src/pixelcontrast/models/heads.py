@@ -18,10 +18,18 @@ class Classifier(nn.Sequential):
         features: F.
         num_classes: C.
         dropout: share of dropped channels.
+        unit: bring each pixel's features to unit length first.
     """
 
-    def __init__(self, features: int, num_classes: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, features: int, num_classes: int, dropout: float = 0.1, *, unit: bool = False
+    ) -> None:
         super().__init__(nn.Dropout2d(dropout), nn.Conv2d(features, num_classes, 1))
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores of every position."""
+        return super().forward(F.normalize(x.float(), dim=1, eps=1e-12).to(x) if self.unit else x)
 
 
 class AuxiliaryHead(nn.Sequential):

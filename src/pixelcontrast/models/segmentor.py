@@ -13,7 +13,7 @@ from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.models.blocks import resize, size_of
 from pixelcontrast.models.config import LevelHeadsConfig
-from pixelcontrast.models.decoders import DECODERS
+from pixelcontrast.models.decoders import DECODERS, ClassHead, Scores
 from pixelcontrast.models.encoder import Encoder
 from pixelcontrast.models.heads import AuxiliaryHead, Classifier, ProjectionHead, VarianceHead
 from pixelcontrast.models.level_heads import LevelHeads
@@ -82,7 +82,7 @@ class Segmentor(nn.Module):
             width=config.decoder_channels,
             align_corners=config.align_corners,
         )
-        self.classifier = Classifier(self.decoder.channels, num_classes, config.dropout)
+        self.classifier = self._build_classifier()
         self.auxiliary_head = (
             AuxiliaryHead(self.encoder.channels[-2], num_classes, config.dropout)
             if config.auxiliary
@@ -113,6 +113,23 @@ class Segmentor(nn.Module):
         if config.freeze:
             self.encoder.requires_grad_(False)
         self.train()
+
+    def _build_classifier(self) -> Classifier | ClassHead:
+        """The decoder's own classifier, or a 1x1 convolution."""
+        config = self.config
+        own = self.decoder.build_classifier(self.num_classes, config.dropout)
+        if own is None:
+            return Classifier(
+                self.decoder.channels, self.num_classes, config.dropout, unit=config.unit_features
+            )
+        if config.unit_features:
+            raise ConfigError(
+                f"decoder {config.decoder!r} has a classifier of its own, whose weights are not "
+                "directions of features",
+                where="model.unit_features=true",
+                fix="choose another decoder, such as fpn",
+            )
+        return own
 
     def find_tap(self, name: str) -> tuple[str, int]:
         """An inner map's name and its channels.
@@ -149,7 +166,8 @@ class Segmentor(nn.Module):
 
         Returns:
             Logits and features at the decoder's resolution, the encoder's stages, the embedding if
-            asked for, the auxiliary logits in training mode, and the map of `tap`.
+            asked for, the auxiliary logits and the masks of mask classification in training mode,
+            and the map of `tap`.
 
         Raises:
             ConfigError: `embed` on a network without an embedding head.
@@ -172,17 +190,23 @@ class Segmentor(nn.Module):
                 embedding = self.embedding_head(taps[self.tap])
                 if self.variance_head is not None:
                     variance = self.variance_head(taps[self.tap])
-        auxiliary: tuple[Tensor, ...] = ()
+        if isinstance(self.classifier, ClassHead):
+            scores: Scores = self.classifier(decoded)
+        else:
+            scores = Scores(self.classifier(decoded.features))
+        auxiliary = scores.auxiliary
         if self.auxiliary_head is not None and self.training:
-            auxiliary = (self.auxiliary_head(stages[-2]),)
+            auxiliary = (*auxiliary, self.auxiliary_head(stages[-2]))
         return SegOutput(
-            logits=self.classifier(decoded.features),
+            logits=scores.logits,
             features=decoded.features,
             stages=stages,
             embedding=embedding,
             variance=variance,
             levels=levels,
             auxiliary=auxiliary,
+            query_classes=scores.query_classes,
+            query_masks=scores.query_masks,
             tapped=None if tap is None else taps[tap],
         )
 

@@ -1,6 +1,9 @@
-"""Counts of (true class, predicted class) pairs over a whole data set."""
+"""Counts of (true class, predicted class or cluster) pairs over a whole data set."""
 
 from __future__ import annotations
+
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,11 +17,12 @@ CHUNK_PIXELS = 2**20
 """Pixels counted at a time: their codes take 2 to 4 MiB whatever the size of the batch."""
 
 
-class ConfusionMatrix:
-    """Exact running counts (int64) from which every data-set-level score follows.
+class PairCounts:
+    """Exact running counts (int64) of labelled pixels by true class and by what was predicted.
 
     Args:
         num_classes: C.
+        num_columns: K, values a prediction can take.
         ignore_index: label that is left out; None where every pixel has a class.
         device: where the counts live; the device of the predictions.
     """
@@ -26,15 +30,17 @@ class ConfusionMatrix:
     def __init__(
         self,
         num_classes: int,
+        num_columns: int,
         ignore_index: int | None = 255,
         device: torch.device | str = "cpu",
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if num_classes < 1 or num_columns < 1:
+            raise ValueError(f"at least 1 class is needed, got {num_classes} and {num_columns}")
         self.num_classes = num_classes
+        self.num_columns = num_columns
         self.ignore_index = ignore_index
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        """(C, C): rows are true classes, columns predicted ones."""
+        self.counts = torch.zeros(num_classes, num_columns, dtype=torch.int64, device=device)
+        """(C, K): rows are true classes, columns predictions."""
         self.ignored = torch.zeros((), dtype=torch.int64, device=device)
         """Pixels without a label."""
 
@@ -44,7 +50,7 @@ class ConfusionMatrix:
         Fastest for uint8 on both sides: two bytes are read per pixel, nothing is masked out.
 
         Args:
-            prediction: (B, H, W) class ids 0 .. C-1, any integer type.
+            prediction: (B, H, W) values 0 .. K-1, any integer type.
             target: (B, H, W) class ids or the ignore index, any integer type.
             where: what the batch is, for the message of an error (image names).
 
@@ -59,9 +65,9 @@ class ConfusionMatrix:
         if prediction.numel() == 0:
             return
         low, high = _range(prediction)
-        if low < 0 or high >= self.num_classes:
+        if low < 0 or high >= self.num_columns:
             raise ValueError(
-                f"predicted classes {low} to {high}, expected 0 to {self.num_classes - 1}"
+                f"predicted classes {low} to {high}, expected 0 to {self.num_columns - 1}"
             )
         low, high = (0, 255) if target.dtype == torch.uint8 else _range(target)
         if low >= 0 and high <= 255:
@@ -84,30 +90,30 @@ class ConfusionMatrix:
         Counts are those of `interpolate(logits, (H, W)).argmax(1)`, without the full-size scores.
 
         Args:
-            logits: (B, C, h, w) scores at decoder resolution.
+            logits: (B, K, h, w) scores at decoder resolution.
             target: (B, H, W) class ids or the ignore index.
             align_corners: as in `torch.nn.functional.interpolate`.
             where: what the batch is, for the message of an error.
         """
-        if logits.shape[1] != self.num_classes:
-            raise ValueError(f"logits of {logits.shape[1]} classes, expected {self.num_classes}")
+        if logits.shape[1] != self.num_columns:
+            raise ValueError(f"logits of {logits.shape[1]} classes, expected {self.num_columns}")
         height, width = target.shape[-2:]
         labels = labels_from_logits(logits, (height, width), align_corners=align_corners)
         self.update(labels, target, where=where)
 
-    def merge(self, other: ConfusionMatrix) -> None:
+    def merge(self, other: Self) -> None:
         """Adds the counts of `other`."""
         self.counts += other.counts.to(self.counts.device)
         self.ignored += other.ignored.to(self.ignored.device)
 
-    def reduce(self) -> ConfusionMatrix:
-        """The sum over all processes, a new matrix.
+    def reduce(self) -> Self:
+        """The sum over all processes, a new object.
 
         Every process must call it. Each image must have been counted by one process only.
         """
-        total = ConfusionMatrix(self.num_classes, self.ignore_index, self.counts.device)
-        total.counts += all_reduce_sum(self.counts)
-        total.ignored += all_reduce_sum(self.ignored)
+        total = copy(self)
+        total.counts = all_reduce_sum(self.counts).clone()
+        total.ignored = all_reduce_sum(self.ignored).clone()
         return total
 
     def reset(self) -> None:
@@ -115,15 +121,11 @@ class ConfusionMatrix:
         self.counts.zero_()
         self.ignored.zero_()
 
-    def scores(self) -> SegScores:
-        """The scores of everything counted so far, on the CPU."""
-        return SegScores(self.counts.cpu().clone(), ignored=int(self.ignored))
-
     def _count_bytes(
         self, prediction: Tensor, target: Tensor, where: str | None
     ) -> tuple[Tensor, Tensor]:
         """Counts of uint8 targets: one row for each of the 256 values, looked at afterwards."""
-        table = _pair_counts(prediction, target, 256, self.num_classes)
+        table = _pair_counts(prediction, target, 256, self.num_columns)
         ignored = table.new_zeros(())
         if self.ignore_index is not None and 0 <= self.ignore_index <= 255:
             ignored = table[self.ignore_index].sum()
@@ -145,7 +147,7 @@ class ConfusionMatrix:
             rows = target.masked_fill(unlabelled, self.num_classes)
         if bool(outside.any()):
             raise self._foreign_value(sorted(set(target[outside].tolist())), where)
-        table = _pair_counts(prediction, rows, self.num_classes + 1, self.num_classes)
+        table = _pair_counts(prediction, rows, self.num_classes + 1, self.num_columns)
         return table[:-1], table[-1].sum()
 
     def _foreign_value(self, values: list[int], where: str | None) -> DataError:
@@ -157,6 +159,28 @@ class ConfusionMatrix:
             where=where,
             fix="map the value to a class or to the ignore index in dataset.yaml",
         )
+
+
+class ConfusionMatrix(PairCounts):
+    """Exact running counts of (true class, predicted class) from which every score follows.
+
+    Args:
+        num_classes: C.
+        ignore_index: label that is left out; None where every pixel has a class.
+        device: where the counts live; the device of the predictions.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int | None = 255,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(num_classes, num_classes, ignore_index, device)
+
+    def scores(self) -> SegScores:
+        """The scores of everything counted so far, on the CPU."""
+        return SegScores(self.counts.cpu().clone(), ignored=int(self.ignored))
 
 
 def _range(labels: Tensor) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from pixelcontrast.evaluation.scores import SegScores, percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pixelcontrast.evaluation.clusters import ClusterEvaluation
     from pixelcontrast.evaluation.feature_scores import FeatureScores
     from pixelcontrast.evaluation.instances import InstanceScores
 
@@ -74,6 +75,8 @@ class Evaluation:
     """Where the data set has instance maps."""
     samples: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """For each layer some features (N, F) of every class and their classes (N,)."""
+    clusters: ClusterEvaluation | None = None
+    """Of a network whose outputs are clusters; `scores` are those of one matching."""
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Scores as plain values for JSON, without images.
@@ -87,6 +90,7 @@ class Evaluation:
             "boundary": edges and {"distance": edges.distance, **edges.scores.to_dict(names)},
             "features": [layer.to_dict(names) for layer in self.features],
             "instances": self.instances and self.instances.to_dict(),
+            "clusters": self.clusters and self.clusters.to_dict(names),
         }
 
     def table(self, names: Sequence[str]) -> str:
@@ -95,7 +99,7 @@ class Evaluation:
         Args:
             names: of the C classes.
         """
-        lines = [self.scores.table(names)]
+        lines = [(self.clusters or self.scores).table(names)]
         if self.boundary is not None:
             where = f"within {self.boundary.distance:g} pixels of a boundary"
             lines.append(f"mean IoU {where}: {percent(self.boundary.scores.miou)}")

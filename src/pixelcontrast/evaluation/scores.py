@@ -63,27 +63,27 @@ class SegScores:
     def iou(self) -> tuple[float | None, ...]:
         """Intersection over union of each class."""
         hits = self.confusion.diagonal()
-        return _ratios(hits, self.confusion.sum(dim=1) + self.confusion.sum(dim=0) - hits)
+        return ratios(hits, self.confusion.sum(dim=1) + self.confusion.sum(dim=0) - hits)
 
     @property
     def accuracy(self) -> tuple[float | None, ...]:
         """Share of each class's pixels that are found (recall)."""
-        return _ratios(self.confusion.diagonal(), self.confusion.sum(dim=1))
+        return ratios(self.confusion.diagonal(), self.confusion.sum(dim=1))
 
     @property
     def precision(self) -> tuple[float | None, ...]:
         """Share of the pixels predicted as each class that are right."""
-        return _ratios(self.confusion.diagonal(), self.confusion.sum(dim=0))
+        return ratios(self.confusion.diagonal(), self.confusion.sum(dim=0))
 
     @property
     def miou(self) -> float | None:
         """Mean IoU; None without labelled pixels."""
-        return _mean(self.iou)
+        return known_mean(self.iou)
 
     @property
     def mean_accuracy(self) -> float | None:
         """Mean of `accuracy` over the classes of the ground truth."""
-        return _mean(self.accuracy)
+        return known_mean(self.accuracy)
 
     @property
     def pixel_accuracy(self) -> float | None:
@@ -99,7 +99,7 @@ class SegScores:
         replaces; it does not add a class of IoU 0.
         """
         present = [i for i, true in zip(self.iou, self.pixels, strict=True) if true]
-        return _mean(present)
+        return known_mean(present)
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Everything as plain values for JSON; shares, not percent.
@@ -175,12 +175,14 @@ class SegScores:
         return "\n".join(lines)
 
 
-def _ratios(parts: Tensor, wholes: Tensor) -> tuple[float | None, ...]:
+def ratios(parts: Tensor, wholes: Tensor) -> tuple[float | None, ...]:
+    """Integer parts over integer wholes; None where the whole is zero."""
     pairs = zip(parts.tolist(), wholes.tolist(), strict=True)
     return tuple(part / whole if whole else None for part, whole in pairs)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that exist; None without any."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -141,8 +141,8 @@ _ALL = (
 )
 
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
-"""By name. `coco_stuff27` and `cityscapes27` are data sets of the catalog; Potsdam has the six ids of
-its published masks, in their order."""
+"""By name. `coco_stuff27` and `cityscapes27` are data sets of the catalog; Potsdam has the six ids
+of its published masks, in their order."""
 
 
 def protocols_of(dataset: str) -> tuple[Protocol, ...]:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from pixelcontrast.engine.folder import RunFolder
     from pixelcontrast.evaluation import SegScores
+    from pixelcontrast.evaluation.matching import MatchedScores
 
-Scores = Mapping[str, "SegScores"]
+Scores = Mapping[str, "SegScores | MatchedScores"]
 Value: TypeAlias = float | list[float | None]
 """What a line of the log holds under a name: a number, or one a class (None: not in this step)."""
 

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from pixelcontrast.core.distributed import keep_out_of_ddp, rank, world_size
-from pixelcontrast.data import build_eval_loader
+from pixelcontrast.data import build_eval_loader, default_palette
+from pixelcontrast.engine.alternation import Alternation
 from pixelcontrast.engine.callbacks import Journal, ProgressBar, StopSignals, Validation
+from pixelcontrast.engine.clusters import score_clusters
 from pixelcontrast.engine.devices import quiet_lightning, trainer_options
 from pixelcontrast.engine.streams import StreamData
 from pixelcontrast.evaluation import SegScores, evaluate
+from pixelcontrast.evaluation.matching import MatchedScores
 from pixelcontrast.models import Segmentor, save_model
 
 if TYPE_CHECKING:
@@ -71,9 +74,14 @@ def fit(
         checkpoint_every=config.train.checkpoint_every,
     )
     quiet_lightning()
+    data = StreamData(config, sources, method.streams)
+    # In this order a stop is noticed, then the step is logged, then everything is saved.
+    callbacks: list[Callback] = [signals, journal, validation]
+    callbacks.append(ProgressBar(journal, console, config.train.steps))
+    if method.finds_clusters:
+        callbacks.insert(2, Alternation(folder, data, journal, console))
     trainer = Trainer(
-        # In this order a stop is noticed, then the step is logged, then everything is saved.
-        callbacks=[signals, journal, validation, ProgressBar(journal, console, config.train.steps)],
+        callbacks=callbacks,
         max_steps=config.train.steps,
         **trainer_options(config.train, config.optim, folder.root),
     )
@@ -84,19 +92,23 @@ def fit(
         method.segmentor.compile()
     trainer.fit(
         method,
-        datamodule=StreamData(config, sources, method.streams),
+        datamodule=data,
         ckpt_path=str(folder.last) if resume else None,
         weights_only=True,
     )
     return Fitted(trainer.global_step, signals.received, trainer.is_global_zero)
 
 
-def score_predictors(method: Method, config: RunConfig, sources: Sources) -> dict[str, SegScores]:
+def score_predictors(
+    method: Method, config: RunConfig, sources: Sources
+) -> dict[str, SegScores | MatchedScores]:
     """Scores of every network of the method on the validation images; empty without any."""
     if not (sources.val and method.classifies):
         return {}
     info = sources.dataset.info
-    scores = {}
+    if method.finds_clusters:
+        return {"student": score_clusters(method, config, sources)}
+    scores: dict[str, SegScores | MatchedScores] = {}
     for name, network in method.predictors().items():
         was_training = network.training
         network.eval()
@@ -129,6 +141,9 @@ def save_predictor(
     kept: dict[str, Any] = {
         key: description[key] for key in ("classes", "palette", "ignore_index", "splits")
     }
+    if method.finds_clusters:
+        names = method.output_names(method.config, sources.dataset.info.classes)
+        kept |= {"classes": names, "palette": default_palette(len(names)), "clusters": True}
     protocol = replace(config.eval.inference, align_corners=config.model.align_corners)
     kept |= {"run": config.name, "method": config.method_name, "inference": asdict(protocol)}
     save_model(network, path, kept | {"classifies": method.classifies})

@@ -15,6 +15,7 @@ from pixelcontrast.core.errors import CheckpointError, DataError, PixelContrastE
 from pixelcontrast.data import IMAGE_SUFFIXES, read_image, write_bytes, write_mask
 from pixelcontrast.engine.config import parse_section
 from pixelcontrast.engine.folder import model_file
+from pixelcontrast.engine.names import Naming, read_names
 from pixelcontrast.evaluation import InferenceConfig, predict_labels
 from pixelcontrast.models import Segmentor, load_model
 
@@ -80,6 +81,7 @@ class Predictor:
         metadata: what its model file says about it.
         device: where it runs; None: a GPU if there is one.
         inference: None: as the network was scored in training, which its model file tells.
+        naming: names that a person gave to clusters; None: what the model file says.
     """
 
     def __init__(
@@ -89,12 +91,18 @@ class Predictor:
         *,
         device: str | torch.device | None = None,
         inference: InferenceConfig | None = None,
+        naming: Naming | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.segmentor = segmentor.eval().to(self.device)
         self.metadata = metadata
         self.names = tuple(metadata["classes"])
         self.palette = tuple((int(r), int(g), int(b)) for r, g, b in metadata["palette"])
+        self._class_of: NDArray[np.uint8] | None = None
+        if naming is not None:
+            self._class_of = np.array(naming.class_of, np.uint8)
+            self.names = naming.names
+            self.palette = tuple(self.palette[naming.first(name)] for name in naming.names)
         self.inference = inference or parse_section(
             InferenceConfig, metadata.get("inference", {}), "inference"
         )
@@ -111,9 +119,10 @@ class Predictor:
         pixels = read_image(image) if isinstance(image, (str, Path)) else image
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
         labels, confidence = predict_labels(self.segmentor, batch.to(self.device), self.inference)
+        mask = labels[0].cpu().numpy()
         return Prediction(
             image=pixels,
-            mask=labels[0].cpu().numpy(),
+            mask=mask if self._class_of is None else self._class_of[mask],
             confidence=confidence[0].cpu().numpy(),
             names=self.names,
             palette=self.palette,
@@ -128,7 +137,10 @@ def load(
 ) -> Predictor:
     """The network of a run folder or of a model file.
 
+    Clusters are called what `names.yaml` beside the model calls them.
+
     Raises:
+        ConfigError: names of clusters that cannot be used.
         CheckpointError: there is no model, or it cannot be read.
     """
     file = model_file(path)
@@ -139,7 +151,9 @@ def load(
             where=file,
             fix=f"fine-tune it: pixelcontrast train --method supervised model.init={path} ...",
         )
-    return Predictor(segmentor, metadata, device=device, inference=inference)
+    clusters = metadata["classes"] if metadata.get("clusters") else None
+    naming = None if clusters is None else read_names(file.parent, clusters)
+    return Predictor(segmentor, metadata, device=device, inference=inference, naming=naming)
 
 
 def find_images(paths: Iterable[str | Path]) -> list[tuple[Path, str]]:

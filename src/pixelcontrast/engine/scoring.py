@@ -15,6 +15,7 @@ import numpy as np
 from pixelcontrast.core.errors import CheckpointError, DataError
 from pixelcontrast.core.files import write_json, write_text
 from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
+from pixelcontrast.engine.clusters import MatchedNetwork, cluster_evaluation, count_clusters
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.engine.embedding import embedding_pictures
 from pixelcontrast.engine.folder import RunFolder
@@ -24,6 +25,8 @@ from pixelcontrast.engine.predict import load
 from pixelcontrast.engine.sources import open_data
 from pixelcontrast.evaluation import Evaluation, FeatureConfig, ImageScore, InferenceConfig
 from pixelcontrast.evaluation import evaluate as evaluate_network
+from pixelcontrast.evaluation.clusters import ClusterEvaluation
+from pixelcontrast.methods import method_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,9 +78,27 @@ def score_run(
     protocol = inference or config.eval.inference
     protocol = replace(protocol, align_corners=config.model.align_corners)
     predictor = load(folder.root, device=device, inference=protocol)
-    _same_classes(predictor.names, dataset)
-    network: Segmentor | partial[SegOutput] = predictor.segmentor
-    if features is not None:
+    network: Segmentor | MatchedNetwork | partial[SegOutput] = predictor.segmentor
+    clusters: ClusterEvaluation | None = None
+    if method_class(config.method_name).finds_clusters:
+        counts = count_clusters(
+            predictor.segmentor,
+            samples,
+            dataset.info,
+            predictor.segmentor.num_classes,
+            protocol,
+            batch=config.eval.batch,
+            workers=config.data.workers,
+            device=predictor.device,
+            across_processes=False,
+        )
+        clusters = cluster_evaluation(counts, config, protocol)
+        network = MatchedNetwork(
+            predictor.segmentor, clusters.shown.class_of_cluster, dataset.info.num_classes
+        ).to(predictor.device)
+    else:
+        _same_classes(predictor.names, dataset)
+    if clusters is None and features is not None:
         full = segmentor_with_heads(folder, config, dataset.info.num_classes)
         if full is not None:
             network = partial(full.to(predictor.device), embed=True)
@@ -102,7 +123,7 @@ def score_run(
         on_image=see,
         across_processes=False,  # the other processes of a training run are done by now
     )
-    outcome = replace(outcome, instances=instances.scores())
+    outcome = replace(outcome, instances=instances.scores(), clusters=clusters)
     target = folder.evaluation(split)
     images = pictures.write(target, outcome, dataset)
     drawn = embedding_pictures(outcome.samples, seed=features.seed if features else 0)

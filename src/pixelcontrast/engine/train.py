@@ -14,14 +14,16 @@ from rich.console import Console
 
 from pixelcontrast.core.errors import TrainingError
 from pixelcontrast.engine.config import RunConfig, dump_config
-from pixelcontrast.engine.devices import precision, use_gpu
+from pixelcontrast.engine.contact_sheets import describe_clusters
+from pixelcontrast.engine.devices import device_of, precision, use_gpu
 from pixelcontrast.engine.environment import git_state, hardware, versions
 from pixelcontrast.engine.folder import RunFolder, first_process, now
+from pixelcontrast.engine.names import FILE
 from pixelcontrast.engine.parts import refuse_impossible, run_parts, run_stages
 from pixelcontrast.engine.prepare import assemble, prepare, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
-from pixelcontrast.engine.streams import describe_streams
+from pixelcontrast.engine.streams import describe_streams, stream_samples
 from pixelcontrast.methods import method_class
 from pixelcontrast.recipes import run_name
 from pixelcontrast.report import write_report
@@ -85,6 +87,11 @@ def train(
 
 def _conclude(config: RunConfig, sources: Sources, folder: RunFolder, console: Console) -> None:
     """Score the best network of the finished run and write its report."""
+    cls = method_class(config.method_name)
+    if cls.finds_clusters:
+        images = stream_samples(sources, cls.streams, cls.streams[0])
+        describe_clusters(folder, config, images, device_of(config.train))
+        console.print(f"clusters: {folder.root / 'clusters'}; name them in {folder.root / FILE}")
     if sources.val and method_class(config.method_name).classifies:
         best = folder.read_record()["best"]
         weights = "trained" if best["which"] == "student" else "averaged"

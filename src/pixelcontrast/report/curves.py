@@ -120,6 +120,44 @@ _STATS: dict[str, tuple[str, str]] = {
         "of the network itself; if it falls, raise the threshold.",
     ),
 }
+_STATS |= {
+    f"{key}_view{view}": (f"{title}, view {view}", text)
+    for view in (1, 2)
+    for key, title, text in (
+        (
+            "cluster_entropy",
+            "Evenness of the clusters",
+            "Entropy of their sizes: 1 when all are equally large, 0 when one holds everything. A "
+            "fall towards 0 is a collapse.",
+        ),
+        (
+            "largest_cluster",
+            "Share of the largest cluster",
+            "Of all pixels. Above 0.9 the clusters have collapsed.",
+        ),
+        (
+            "used_clusters",
+            "Clusters that hold a pixel",
+            "It should stay at the number of clusters; below half of it they collapse.",
+        ),
+        (
+            "kmeans_loss",
+            "Distance of pixels to their centroid",
+            "Mean square. It falls as features gather around the centroids.",
+        ),
+    )
+}
+_STATS |= {
+    "view_agreement": (
+        "Pixels on which both views agree",
+        "After the best renaming of the clusters. It should rise: clusters that depend on colour "
+        "or place cannot agree. Without any label it is the best sign of progress.",
+    ),
+    "clusters_kept": (
+        "Pixels that keep their cluster",
+        "From one epoch to the next, after the best renaming. It rises as the clusters settle.",
+    ),
+}
 _CLASS_STATS: dict[str, tuple[str, str]] = {
     "anchors_per_class": (
         "Anchors of each class",

@@ -60,6 +60,17 @@ _METHODS = {
         "class and pushed away from those of classes they are mistaken for, most of all at the "
         "edges of errors.",
     ),
+    "picie": (
+        "PiCIE",
+        "Without any label: in every epoch the pixels of all images are clustered by their "
+        "features in two views that differ in colour and place, and the network learns to give a "
+        "pixel the clusters of both views in either of them.",
+    ),
+    "mdc": (
+        "Modified DeepCluster",
+        "Without any label: in every epoch the pixels of all images are clustered by their "
+        "features, and a new classifier and the network learn the clusters. The baseline of PiCIE.",
+    ),
     "label_pretrain": (
         "Label-contrastive pretraining",
         "Before any classifier exists, pixels of one class are drawn together and those of other "
@@ -73,6 +84,7 @@ _DECODERS = {
     "dpt": "DPT",
     "fpn": "FPN",
     "hrnet": "HRNet head",
+    "picie_fpn": "FPN of PiCIE",
 }
 
 

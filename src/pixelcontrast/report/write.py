@@ -26,6 +26,7 @@ from pixelcontrast.report.classes import (
     occurrences,
     palette_of,
 )
+from pixelcontrast.report.clusters import cluster_sheets
 from pixelcontrast.report.curves import class_curves, diagnostic_curves, learning_curves
 from pixelcontrast.report.features import feature_table, similarities
 from pixelcontrast.report.groups import Group, grouped, reference_of
@@ -145,6 +146,7 @@ def _page(runs: Sequence[Run]) -> dict[str, Any]:
         "similarities": similarities(groups),
         "confusion": confusion_of(result.scores, result.names) if result else None,
         "confusion_of": f"Of {shown.label}. " if len(groups) > 1 else "",
+        "clusters": cluster_sheets(shown.representative),
         "curves": learning_curves(groups),
         "diagnostics": diagnostic_curves(groups),
         "class_diagnostics": class_curves(groups),
@@ -170,6 +172,7 @@ def _sections(page: dict[str, Any]) -> list[tuple[str, str]]:
         ("confusion", "Confusion", page["confusion"]),
         ("features", "Features", page["features"]),
         ("worst", "Worst images", page["worst"]),
+        ("clusters", "Clusters", page["clusters"]),
         ("curves", "Learning curves", page["curves"]),
         ("diagnostics", "Diagnostics", page["diagnostics"] or page["class_diagnostics"]),
         ("data", "Training labels", page["occurrences"]),

@@ -1,0 +1,50 @@
+"""The clusters of a run without labels, by the sheets and numbers in its folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pixelcontrast.report.run import Run, mapping, number
+from pixelcontrast.report.text import percent
+
+MOST = 40
+"""Sheets on a page, of the largest clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSheet:
+    """One cluster."""
+
+    name: str
+    text: str
+    """Its size in words."""
+    data: str
+    """A data URI."""
+
+
+def cluster_sheets(run: Run) -> list[ClusterSheet]:
+    """The sheets of a run, largest cluster first; none where a run has no clusters."""
+    folder = run.folder / "clusters"
+    try:
+        stored = json.loads((folder / "clusters.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    rows: Any = mapping(stored).get("clusters")
+    found = []
+    for row in map(mapping, rows if isinstance(rows, list) else []):
+        share, images, file = number(row.get("share")), number(row.get("images")), row.get("sheet")
+        path = (folder / str(file)).resolve()
+        if share is None or images is None or not path.is_relative_to(folder.resolve()):
+            continue
+        try:
+            picture = base64.b64encode(path.read_bytes()).decode("ascii")
+        except OSError:
+            continue
+        text = f"{percent(share)} of the pixels, in {images:.0f} images"
+        sheet = ClusterSheet(str(row.get("name", "?")), text, f"data:image/png;base64,{picture}")
+        found.append((share, sheet))
+    found.sort(key=lambda pair: -pair[0])
+    return [sheet for _, sheet in found[:MOST]]

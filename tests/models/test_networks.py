@@ -1,5 +1,7 @@
 from tests.models.tester import ModelTester
 
+SMALL = ((65, 65), (37, 90), (1, 1))
+
 
 class TestResNetDeepLabV3Plus(ModelTester):
     encoder = "resnet18"
@@ -51,3 +53,69 @@ class TestConvNeXtFPN(ModelTester):
     decoder = "fpn"
     strides = (4, 8, 16, 32)
     logits_stride = 4
+
+
+class TestMobileNetFCN(ModelTester):
+    encoder = "mobilenetv3_small_050"
+    decoder = "fcn"
+    strides = (4, 8, 8, 8)
+    logits_stride = 8
+    sizes = SMALL
+
+
+class TestMobileNetOCRNet(ModelTester):
+    encoder = "mobilenetv3_small_050"
+    decoder = "ocrnet"
+    decoder_channels = 32
+    strides = (4, 8, 16, 32)
+    logits_stride = 4
+    sizes = SMALL
+
+
+class TestMobileNetUPerNet(ModelTester):
+    encoder = "mobilenetv3_small_050"
+    decoder = "upernet"
+    decoder_channels = 32
+    strides = (4, 8, 16, 32)
+    logits_stride = 4
+    sizes = SMALL
+
+
+class TestMobileNetSegFormer(ModelTester):
+    encoder = "mobilenetv3_small_050"
+    decoder = "segformer"
+    decoder_channels = 32
+    strides = (4, 8, 16, 32)
+    logits_stride = 4
+    sizes = SMALL
+
+
+class TestViTLinear(ModelTester):
+    encoder = "vit_tiny_patch16_224"
+    decoder = "linear"
+    strides = (16, 16, 16, 16)
+    logits_stride = 16
+    sizes = SMALL
+
+
+class TestViTSegmenter(ModelTester):
+    encoder = "vit_tiny_patch16_224"
+    decoder = "segmenter"
+    strides = (16, 16, 16, 16)
+    logits_stride = 16
+    sizes = SMALL
+
+
+class TestMobileNetMaskFormer(ModelTester):
+    encoder = "mobilenetv3_small_050"
+    decoder = "maskformer"
+    decoder_channels = 64
+    strides = (4, 8, 16, 32)
+    logits_stride = 4
+    sizes = SMALL
+    # The queries begin as zeros (DETR), so the first of them have nothing to tell each other.
+    without_gradient = (
+        "classifier.layers.0.among.query",
+        "classifier.layers.0.among.key",
+        "classifier.layers.0.among.value",
+    )

@@ -31,6 +31,7 @@ from pixelcontrast.losses.label_contrast import (
     within_image_loss,
 )
 from pixelcontrast.losses.likelihood import mutual_likelihood, pairwise_likelihood
+from pixelcontrast.losses.mask_classification import mask_classification_loss
 from pixelcontrast.losses.pixel_anchor import PixelAnchorLoss, pixel_anchor_loss
 from pixelcontrast.losses.pixel_info_nce import PixelInfoNCE, pixel_info_nce
 from pixelcontrast.losses.rank_distribution import (
@@ -57,6 +58,7 @@ __all__ = [
     "distribution_info_nce",
     "draw_partners",
     "image_weighted_consistency",
+    "mask_classification_loss",
     "masked_consistency",
     "mixture_factors",
     "mutual_likelihood",

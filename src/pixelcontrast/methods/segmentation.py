@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.losses.cross_entropy import segmentation_cross_entropy
+from pixelcontrast.losses.mask_classification import mask_classification_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class SegmentationLossConfig:
 
 
 class SegmentationLoss(nn.Module):
-    """Cross-entropy of the main and the auxiliary scores against full-size labels."""
+    """Cross-entropy of the main and the auxiliary scores against full-size labels.
+
+    A network that classifies masks (MaskFormer) learns by its own matching loss instead.
+    """
 
     class_weights: Tensor | None
 
@@ -56,12 +60,31 @@ class SegmentationLoss(nn.Module):
         self.register_buffer("class_weights", buffer, persistent=False)
 
     def forward(self, output: SegOutput, mask: Tensor) -> dict[str, Tensor]:
-        """Weighted loss terms `ce` and, with auxiliary heads, `auxiliary`."""
-        terms = {"ce": self._cross_entropy(output.logits, mask)}
+        """Weighted loss terms `ce` (or those of masks) and, with auxiliary heads, `auxiliary`."""
+        if output.query_masks:
+            terms = self._mask_classification(output, mask)
+        else:
+            terms = {"ce": self._cross_entropy(output.logits, mask)}
         if output.auxiliary:
             extra = torch.stack([self._cross_entropy(a, mask) for a in output.auxiliary]).sum()
             terms["auxiliary"] = self.config.auxiliary_weight * extra
         return terms
+
+    def _mask_classification(self, output: SegOutput, mask: Tensor) -> dict[str, Tensor]:
+        if self.config.ohem_threshold is not None:
+            raise ConfigError(
+                "hard-example mining chooses pixels, and this decoder is trained by whole masks",
+                where=f"method.segmentation.ohem_threshold={self.config.ohem_threshold}",
+                fix="set it to null, or choose another decoder",
+            )
+        return mask_classification_loss(
+            output.query_classes,
+            output.query_masks,
+            mask,
+            ignore_index=self.ignore_index,
+            class_weights=self.class_weights,
+            align_corners=self.align_corners,
+        )
 
     def _cross_entropy(self, logits: Tensor, mask: Tensor) -> Tensor:
         return segmentation_cross_entropy(

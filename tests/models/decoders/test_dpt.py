@@ -1,8 +1,10 @@
 import pytest
 import torch
+from tests.models.same_weights import randomise
 
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.models.decoders import DPT
+from pixelcontrast.models.decoders.dpt import _normalised
 
 
 def test_features_have_eight_times_the_token_grid_and_published_widths():
@@ -51,3 +53,40 @@ def test_scale_and_offset_of_a_token_do_not_matter():
 def test_a_pyramid_is_refused():
     with pytest.raises(ConfigError, match="plain vision transformer"):
         DPT([8, 16, 32, 64], [4, 8, 16, 32])
+
+
+def test_equals_transformers_depth_anything_with_the_same_weights():
+    transformers = pytest.importorskip("transformers", minversion="5.0")
+    from transformers.models.depth_anything import modeling_depth_anything as theirs
+
+    backbone = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, out_indices=[1, 2, 3, 4]
+    )
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=32,
+        neck_hidden_sizes=[4, 8, 16, 32],
+        fusion_hidden_size=16,
+    )
+    neck = randomise(theirs.DepthAnythingNeck(config))
+    ours = DPT([32] * 4, [14] * 4, width=16, align_corners=True).eval()
+    for place, layer in enumerate(neck.reassemble_stage.layers):
+        ours.projections[place].load_state_dict(layer.projection.state_dict())
+        ours.scalings[place].load_state_dict(layer.resize.state_dict())
+        ours.laterals[place].load_state_dict(neck.convs[place].state_dict())
+        fusion = neck.fusion_stage.layers[len(neck.convs) - 1 - place]
+        ours.mixers[place].load_state_dict(fusion.projection.state_dict())
+        units = [(ours.fusions, fusion.residual_layer2)]
+        units += [(ours.skips, fusion.residual_layer1)] if place < 3 else []
+        for kept, unit in units:
+            kept[place].first.load_state_dict(unit.convolution1.state_dict())
+            kept[place].second.load_state_dict(unit.convolution2.state_dict())
+    stages = [torch.randn(2, 32, 3, 5) for _ in range(4)]
+    found = []
+    ours.mixers[0].register_forward_hook(lambda module, inputs, output: found.append(output))
+    with torch.no_grad():
+        ours(stages)
+        tokens = [_normalised(stage).flatten(2).transpose(1, 2) for stage in stages]
+        tokens = [torch.cat([x.new_zeros(2, 1, 32), x], dim=1) for x in tokens]
+        expected = neck(tokens, 3, 5)[-1]
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)

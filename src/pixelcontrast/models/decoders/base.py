@@ -69,8 +69,6 @@ class Decoder(nn.Module, ABC):
     """Output stride of the encoder when the configuration names none."""
     default_tap: ClassVar[str] = "features"
     """Map the embedding head reads when the configuration names none."""
-    classifies_masks: ClassVar[bool] = False
-    """Whether its classifier tells masks apart and is trained by matching them to the labels."""
 
     channels: int
     """F of the output."""

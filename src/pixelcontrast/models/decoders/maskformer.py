@@ -21,6 +21,7 @@ _QUERIES = 100
 _LAYERS = 6
 _HEADS = 8
 _GROUPS = 32
+_WIDTH_STEP = 64  # two channels a group, so that a map of a single pixel has a variance
 _SMALLEST_SCORE = 1e-6  # keeps the logarithm of the semantic scores finite
 
 
@@ -34,7 +35,6 @@ class MaskFormer(Decoder):
     """
 
     default_stride = 32
-    classifies_masks = True
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class MaskFormer(Decoder):
     ) -> None:
         super().__init__(channels, strides)
         self.channels = inner = width or 256
-        if inner % _GROUPS:
+        if inner % _WIDTH_STEP:
             raise ConfigError(
-                f"MaskFormer's width is a multiple of {_GROUPS}, for its group norms and heads",
+                f"MaskFormer's width is a multiple of {_WIDTH_STEP}, for its group norms and heads",
                 where=f"model.decoder_channels={inner}",
                 fix="leave it out for the published 256",
             )

@@ -119,13 +119,8 @@ class MiniBatchKMeans(nn.Module):
         Raises:
             TrainingError: a row is not finite; nothing has changed then.
         """
-        found = cluster_sums(
-            rows_ND,
-            self.centroids,
-            sum_of_squares(rows_ND),
-            spherical=self.spherical,
-            where=where,
-        )
+        squares = sum_of_squares(rows_ND, where=where)
+        found = cluster_sums(rows_ND, self.centroids, squares, spherical=self.spherical)
         total = self.counts + found.counts
         rate = (found.counts / total.clamp(min=1)).float()
         self.means.lerp_(found.means(self.means), rate[:, None])

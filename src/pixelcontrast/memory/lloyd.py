@@ -87,19 +87,14 @@ def cluster_sums(
     squares: Tensor,
     *,
     spherical: bool = False,
-    where: str | None = None,
 ) -> ClusterSums:
     """Sums, counts and distances of one pass; all processes must take part.
 
     Args:
         rows_ND: (N, D) rows of this process, possibly none.
         centroids_KD: (K, D), equal on all processes.
-        squares: () `sum_of_squares` of the rows.
+        squares: () `sum_of_squares` of the rows, which also makes sure that they are finite.
         spherical: see `nearest`.
-        where: what the rows are, for the message of an error.
-
-    Raises:
-        TrainingError: a row is not finite, on whichever process.
     """
     clusters, dim = centroids_KD.shape
     device = rows_ND.device
@@ -111,25 +106,34 @@ def cluster_sums(
         sums += part
         counts += number
         lowest += scores.sum(dtype=torch.float64)
-    if spherical:
-        used = unit_length(centroids_KD).square().sum(1).double()
-        lowest += (used * counts).sum() / 2
-    distance = all_reduce_sum(squares + 2 * lowest)
-    if not bool(distance.isfinite()):
+    sums, counts = all_reduce_sum(sums), all_reduce_sum(counts)
+    distance = squares + 2 * all_reduce_sum(lowest)
+    if spherical:  # the scores lack the squared lengths of the centroids
+        distance += (centroids_KD.double().square().sum(1) * counts).sum()
+    return ClusterSums(sums, counts, distance.clamp(min=0))
+
+
+@torch.no_grad()
+def sum_of_squares(rows_ND: Tensor, *, where: str | None = None) -> Tensor:
+    """() float64 sum of the squared lengths of the rows of all processes, which must take part.
+
+    Args:
+        rows_ND: (N, D) rows of this process, possibly none.
+        where: what the rows are, for the message of an error.
+
+    Raises:
+        TrainingError: a row is not finite, on whichever process.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=rows_ND.device)
+    for rows in _split(rows_ND):
+        total += torch.linalg.vector_norm(rows.float()).double().square()
+    total = all_reduce_sum(total)
+    if not bool(total.isfinite()):
         raise TrainingError(
             "features to be clustered are not finite",
             where=where,
             fix="look for NaN in the images and in the weights; lower the learning rate",
         )
-    return ClusterSums(all_reduce_sum(sums), all_reduce_sum(counts), distance.clamp(min=0))
-
-
-@torch.no_grad()
-def sum_of_squares(rows_ND: Tensor) -> Tensor:
-    """() float64 sum of the squared lengths of the rows of this process."""
-    total = torch.zeros((), dtype=torch.float64, device=rows_ND.device)
-    for rows in _split(rows_ND):
-        total += torch.linalg.vector_norm(rows.float()).double().square()
     return total
 
 
@@ -157,12 +161,12 @@ def lloyd(
     Raises:
         TrainingError: a row is not finite.
     """
-    squares = sum_of_squares(rows_ND)
+    squares = sum_of_squares(rows_ND, where=where)
     means = centroids_KD.float()
     last = iterations + (_EXTRA_PASSES if iterations else 0)
     for step in range(last + 1):
         centroids = unit_length(means) if spherical else means
-        found = cluster_sums(rows_ND, centroids, squares, spherical=spherical, where=where)
+        found = cluster_sums(rows_ND, centroids, squares, spherical=spherical)
         full = bool((found.counts > 0).all())
         if step == last or (step >= iterations and full):
             break

@@ -112,6 +112,21 @@ def archive_is_of(method, archive):
     return Path(archive.fid.name).name.startswith(method)
 
 
+def read_picie(archive):
+    """Arrays called caseN/part/array; every part is a case, with the settings of the whole."""
+    cases = {}
+    for key in archive:
+        if re.fullmatch(r"case\d+/\w+/\w+", key):
+            case, part, name = key.split("/")
+            cases.setdefault((case, part), {})[name] = archive[key]
+    if not any(part == "assign" for _, part in cases):
+        return []
+    metas = {case: json.loads(str(archive[f"{case}/meta"])) for case, _ in cases}
+    return [
+        Case(f"{case}-{part}", part, metas[case], arrays) for (case, part), arrays in cases.items()
+    ]
+
+
 def read_prcl(archive):
     """Arrays called case__group__array; consecutive steps of one group are one case."""
     cases = {}
@@ -150,6 +165,7 @@ def read_u2pl(archive):
 
 READERS = {
     "cityscapes_iiou": read_cityscapes,
+    "picie": read_picie,
     "pico": read_prefixed,
     "prcl": read_prcl,
     "rankmatch": read_named("rankmatch"),

@@ -2,6 +2,7 @@
 
     python benchmarks/step_cost.py pico pico_memory --set camvid_small --data CAMVID
     python benchmarks/step_cost.py contextrast --set scenes
+    python benchmarks/step_cost.py unimatch u2pl prcl --set scenes_few
 
 builds the recipe of every method and `supervised_<set>`, warm-ups left out, takes a few batches
 of each into memory, and then lets them take turns, in random order within a round: whole steps
@@ -47,8 +48,9 @@ class Training:
 
     def __init__(self, recipe: str, overrides: list[str], batches: int) -> None:
         tree = assemble(recipe, overrides, {})
-        if "warmup_steps" in tree["method"]:
-            tree["method"]["warmup_steps"] = 0
+        for key in ("warmup_steps", "supervised_epochs"):
+            if key in tree["method"]:
+                tree["method"][key] = 0
         config, sources, _ = prepare(tree)
         self.base = resident("VmRSS")
         self.method, _ = build_method(config, sources)

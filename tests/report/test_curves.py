@@ -118,3 +118,14 @@ def test_several_runs_share_the_small_charts(make_run):
         log(folder, [{"step": s, "stat/x": [s, s]} for s in range(3)])
     (panel,) = class_curves(groups_of(*folders))
     assert panel.charts[0].svg.count("<path") == 3
+
+
+def test_broken_scores_have_a_chart_only_where_there_are_any(make_run):
+    folder = make_run(steps=20, pictures=0)
+    title = "Share of pixels whose scores are not finite"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for share in (0.0, 0.25):
+        for line in lines:
+            line["stat/not_finite_share"] = share
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert (title in titles(diagnostic_curves(groups_of(folder)))) == (share > 0)

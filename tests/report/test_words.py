@@ -9,6 +9,7 @@ from pixelcontrast.report.words import (
     headline_sentence,
     method_options,
     method_title,
+    run_title,
     settings,
 )
 
@@ -103,3 +104,21 @@ def test_hardware(folder):
 
 def test_an_unknown_method_keeps_its_name():
     assert method_title("my_method") == "my_method"
+
+
+def test_a_contrast_term_on_another_method_is_named(folder):
+    run = changed(folder, "method.contrast", {"name": "prcl"})
+    assert run_title(run) == "PiCo with PRCL contrast"
+    assert "trained on streets with PiCo with PRCL contrast." in headline_sentence(run)
+    assert "Added to it is the contrast of PRCL" in dict(settings(run))["Method"]
+
+
+def test_student_and_teacher_are_both_reported(folder):
+    assert "Networks" not in dict(settings(read_run(folder)))
+    lines = [{"kind": "val", "step": s, "miou": 0.3 + s / 100} for s in (10, 20)]
+    lines[0]["miou_teacher"] = 0.45
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert dict(settings(read_run(folder)))["Networks"] == (
+        "Best validation mean IoU: trained weights 50.0 % and teacher 45.0 %. "
+        "The better one is kept and scored."
+    )

@@ -51,8 +51,9 @@ def line_chart(
     y_format: Callable[[float], str] = figure,
     note: str = "",
     from_zero: bool = False,
+    x_label: str = "step",
 ) -> Chart | None:
-    """Lines over steps in one frame, None where no line has a point.
+    """Lines over steps, or what `x_label` names, in one frame; None where no line has a point.
 
     The vertical range covers all lines but for single outliers of the raw ones, and never so
     little that noise looks like a trend: from zero, or at least a tenth of the largest value.
@@ -90,7 +91,7 @@ def line_chart(
             for tick in x_ticks
             if x_range[0] <= tick <= x_range[1]
         ),
-        _text(LEFT - 8, HEIGHT - BOTTOM + 18, "end", "step"),
+        _axis(x_label),
         *(_line(line, place) for line in sorted(series, key=lambda line: _DEPTH[line.style])),
         "</svg>",
     ]
@@ -157,6 +158,13 @@ def _y_tick(y: float, label: str) -> str:
 def _x_tick(x: float, label: str) -> str:
     low = HEIGHT - BOTTOM
     return f'<path class="grid short" d="M{x:.1f} {low}v5"/>' + _text(x, low + 18, "middle", label)
+
+
+def _axis(label: str) -> str:
+    """The name of the horizontal axis: left of it, or at its right end if that is too narrow."""
+    if len(label) <= 6:
+        return _text(LEFT - 8, HEIGHT - BOTTOM + 18, "end", label)
+    return _text(WIDTH - RIGHT, HEIGHT - BOTTOM - 6, "end", label)
 
 
 def _text(x: float, y: float, anchor: str, label: str) -> str:

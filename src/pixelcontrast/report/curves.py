@@ -8,6 +8,7 @@ from pixelcontrast.report.chart import Chart, Series, Style, line_chart, smoothe
 from pixelcontrast.report.class_charts import ClassRow, ClassSeries, Panel, small_charts
 from pixelcontrast.report.groups import COLOURS, Group
 from pixelcontrast.report.run import Line, Run, number
+from pixelcontrast.report.words import NETWORKS
 
 _STATS: dict[str, tuple[str, str]] = {
     "anchors": (
@@ -114,6 +115,11 @@ _STATS: dict[str, tuple[str, str]] = {
         "Mean probability of the predicted class on unlabelled pixels. It rises; if it rises while "
         "the validation score falls, the network confirms its own mistakes.",
     ),
+    "not_finite_share": (
+        "Share of pixels whose scores are not finite",
+        "They take no part. More than 0 means that the network that labels the images has broken "
+        "down: lower the learning rate.",
+    ),
     "pseudo_accuracy": (
         "Accuracy of trusted pseudo-labels",
         "Measured against masks that training never sees. It should stay above the pixel accuracy "
@@ -178,13 +184,10 @@ _CLASS_STATS: dict[str, tuple[str, str]] = {
         "Of the pixels given to the class; measured against masks that training never sees.",
     ),
 }
-_NETWORKS = {
-    "miou": "trained weights",
-    "miou_ema": "averaged weights",
-    "miou_teacher": "teacher",
-}
 _SIMILARITIES = {"positive_similarity": "within a class", "negative_similarity": "between classes"}
 _FROM_ZERO = {"anchors", "anchor_classes", "class_anchors", "negatives", "queue_fill"}
+_ONLY_ABOVE_ZERO = {"not_finite_share"}
+"""What is not worth a chart while all is well."""
 _OTHER_STAT = "Logged by the method at each step."
 
 
@@ -209,6 +212,8 @@ def diagnostic_curves(groups: Sequence[Group]) -> list[Chart]:
         unknown = name.replace("_", " ").replace("/", ": "), _OTHER_STAT
         title, note = _STATS.get(own, unknown)
         title = f"{stage}: {title}" if stage and own in _STATS else title
+        if own in _ONLY_ABOVE_ZERO and not _ever(groups, f"stat/{name}"):
+            continue
         zero = own in _FROM_ZERO
         charts.append(_trained(groups, f"stat/{name}", title, note, zero=zero))
     return [chart for chart in charts if chart is not None]
@@ -253,14 +258,14 @@ def _validation(groups: Sequence[Group]) -> Chart | None:
     series = []
     single = sum(len(group.runs) for group in groups) == 1
     for place, group, run in _runs(groups):
-        keys = [key for key in _NETWORKS if points_of(run.val, key)]
+        keys = [key for key in NETWORKS if points_of(run.val, key)]
         for key in keys:
             average = key != "miou"
             label = group.run_label(run)
             if single:
-                label = _NETWORKS[key]
+                label = NETWORKS[key]
             elif average:
-                label += f", {_NETWORKS[key]}"
+                label += f", {NETWORKS[key]}"
             points = points_of(run.val, key)
             best = max(points, key=lambda point: point[1])
             series.append(
@@ -344,6 +349,11 @@ def _lines(
 def _runs(groups: Sequence[Group]) -> list[tuple[int, Group, Run]]:
     """Every run with its place in its group."""
     return [(place, group, run) for group in groups for place, run in enumerate(group.runs)]
+
+
+def _ever(groups: Sequence[Group], key: str) -> bool:
+    """Whether a statistic was ever above zero."""
+    return any(y > 0 for _, _, run in _runs(groups) for _, y in points_of(run.train, key))
 
 
 def _keys(groups: Sequence[Group], prefix: str) -> list[str]:

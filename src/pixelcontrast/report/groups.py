@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from pixelcontrast.report.run import Run, mapping
-from pixelcontrast.report.words import method_title
+from pixelcontrast.report.words import run_title
 
 COLOURS = 8
 """Series colours that the style sheet defines."""
@@ -87,7 +87,7 @@ def _setting(run: Run) -> str | None:
 def _distinct_labels(members: Sequence[Sequence[Run]]) -> list[str]:
     firsts = [same[0] for same in members]
     choices: tuple[Callable[[Run], str], ...] = (
-        lambda run: method_title(run.method),
+        run_title,
         lambda run: run.name,
         lambda run: run.folder.name,
         lambda run: str(run.folder),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pixelcontrast.report.groups import Group, Spread
 from pixelcontrast.report.run import Run, mapping, number
 from pixelcontrast.report.text import MISSING, duration, joined, percent, points
-from pixelcontrast.report.words import hardware_name, headline_sentence, method_title
+from pixelcontrast.report.words import hardware_name, headline_sentence, run_title
 
 _STATUS = {
     "running": "had not ended when this report was written",
@@ -48,7 +48,7 @@ def title_of(groups: Sequence[Group]) -> str:
     data = groups[0].runs[0].data_name
     on = f" on {data}" if data else ""
     if len(groups) == 1:
-        return f"{method_title(groups[0].runs[0].method)}{on}"
+        return f"{run_title(groups[0].runs[0])}{on}"
     labels = [group.label for group in groups]
     if len(labels) <= 3:
         return " against ".join(labels[::-1]) + on

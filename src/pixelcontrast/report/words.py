@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from pixelcontrast.report.run import Run, mapping, number
-from pixelcontrast.report.text import MISSING, TIMES, duration, figure, joined, quantity
+from pixelcontrast.report.text import (
+    MISSING,
+    TIMES,
+    duration,
+    figure,
+    joined,
+    percent,
+    quantity,
+)
 
 _METHODS = {
     "supervised": (
@@ -88,9 +96,23 @@ _DECODERS = {
 }
 
 
+NETWORKS = {
+    "miou": "trained weights",
+    "miou_ema": "averaged weights",
+    "miou_teacher": "teacher",
+}
+"""What the networks of a method are called, by the name of their score in the log."""
+
+
 def method_title(method: str) -> str:
     """The method's name as its paper writes it."""
     return _METHODS[method][0] if method in _METHODS else method
+
+
+def run_title(run: Run) -> str:
+    """The method's name and, where one was added, that of its contrast term."""
+    title, term = method_title(run.method), run.get("method.contrast.name")
+    return f"{title} with {method_title(str(term))} contrast" if term else title
 
 
 def headline_sentence(run: Run) -> str:
@@ -98,7 +120,7 @@ def headline_sentence(run: Run) -> str:
     data = run.data_name or "unknown data"
     network = _network_name(run)
     counts = _split_counts(run)
-    way = "cross-entropy alone" if run.method == "supervised" else method_title(run.method)
+    way = "cross-entropy alone" if run.method == "supervised" else run_title(run)
     sentence = f"{network[0].upper()}{network[1:]} trained on {data} with {way}."
     labelled = counts.get("labeled", counts.get("train"))
     if labelled is not None:
@@ -117,6 +139,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
         ("Views", _views(run)),
         ("Optimisation", _optimisation(run)),
         ("Evaluation", _evaluation(run)),
+        ("Networks", _networks(run)),
         ("Machine", _machine(run)),
     ]
     return [(heading, sentence) for heading, sentence in parts if sentence]
@@ -140,6 +163,10 @@ def hardware_name(run: Run) -> str:
 
 def _method(run: Run) -> str:
     title, idea = _METHODS.get(run.method, (run.method, ""))
+    term = run.get("method.contrast.name")
+    if term:
+        name = method_title(str(term))
+        idea += f" Added to it is the contrast of {name}, over labelled and pseudo-labelled pixels."
     return f"{title}. {idea}".strip()
 
 
@@ -293,6 +320,18 @@ def _evaluation(run: Run) -> str:
         network = which.get(str(run.best.get("which")), "the network")
         text += f" Scored are {network} of step {step:,.0f}, the best of the validations."
     return text
+
+
+def _networks(run: Run) -> str:
+    """The best validation of each network, where a method has several."""
+    best = []
+    for key, name in NETWORKS.items():
+        found = [value for line in run.val if (value := number(line.get(key))) is not None]
+        if found:
+            best.append(f"{name} {percent(max(found))} %")
+    if len(best) < 2:
+        return ""
+    return f"Best validation mean IoU: {joined(best)}. The better one is kept and scored."
 
 
 def _machine(run: Run) -> str:

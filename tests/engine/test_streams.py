@@ -1,6 +1,10 @@
+import copy
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from pixelcontrast.core.errors import ConfigError, DataError
 from pixelcontrast.data import Stream
@@ -13,6 +17,7 @@ from pixelcontrast.engine.streams import (
     require_distortion,
     stream_samples,
 )
+from pixelcontrast.engine.train import train
 
 BOTH = (Stream("labeled", labelled=True), Stream("unlabeled", labelled=False))
 
@@ -45,14 +50,49 @@ def test_an_epoch_is_the_longer_stream_and_the_counts_are_said(run):
     )
 
 
-def test_without_unlabelled_images_the_setting_is_named(run):
-    config, sources = run
+@pytest.mark.parametrize(
+    "name", ["fixmatch", "mean_teacher", "unimatch", "unimatch_v2", "rankmatch", "u2pl", "prcl"]
+)
+def test_without_unlabelled_images_the_setting_is_named(tiny, name):
+    tiny["method"] = {"name": name}
+    config = parse_config(tiny)
+    sources = gather_sources(config.data)
     full = replace(sources, unlabeled=())
     with pytest.raises(DataError, match="unlabelled images too and there are none") as caught:
         build_method(config, full)
     assert "data.labeled" in str(caught.value)
     with pytest.raises(DataError, match="needs labelled images"):
         stream_samples(replace(sources, labeled=()), BOTH, BOTH[0])
+
+
+def test_masks_of_unlabelled_images_are_measured_against_and_never_learnt(tiny, tmp_path):
+    tiny["method"] = {"name": "mean_teacher", "threshold": 0.0}
+    watched = copy.deepcopy(tiny)
+    watched["data"]["hidden_masks"] = True
+    bare = copy.deepcopy(tiny)
+    bare["data"]["root"] = str(tmp_path / "bare")
+    shutil.copytree(tiny["data"]["root"], tmp_path / "bare")
+    for sample in gather_sources(parse_config(bare).data).unlabeled:
+        sample.mask.unlink()
+    with_masks, without = (
+        train(tree, out=tmp_path / n) for n, tree in (("watched", watched), ("unseen", bare))
+    )
+    weights = [
+        torch.load(run.last, weights_only=True)["state_dict"] for run in (with_masks, without)
+    ]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+    seen, unseen = (
+        [json.loads(line) for line in run.metrics.read_text().splitlines()]
+        for run in (with_masks, without)
+    )
+    steps = [line for line in seen if line["kind"] == "train"]
+    classes = len(with_masks.read_record()["dataset"]["classes"])
+    assert all(0 <= line["stat/pseudo_accuracy"] <= 1 for line in steps)
+    assert all(len(line["stat/pseudo_precision"]) == classes for line in steps)
+    assert not any("stat/pseudo_accuracy" in line for line in unseen)
+    checks = [line for line in unseen if line["kind"] == "val"]
+    assert all({"miou", "miou_teacher"} <= line.keys() for line in checks)
 
 
 def test_strong_views_without_distortion_are_refused(tiny):

@@ -2,12 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.core.types import SegOutput
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.methods import method_class, semi
 from pixelcontrast.methods.base import Task
 from pixelcontrast.methods.contrast import CONTRASTS, ContrastTerm
+from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.methods.semi import own_share
 from pixelcontrast.models import EmbeddingConfig, ModelConfig, build_segmentor
 from tests.methods.tester import drawn_batch
@@ -129,16 +132,21 @@ def test_a_term_that_needs_a_teacher_is_refused_without_one():
         build("fixmatch", contrast=CONTRAST)
 
 
-@pytest.mark.parametrize("name", ["fixmatch", "mean_teacher", "unimatch", "unimatch_v2"])
+LANDMARKS = {"rankmatch": {"landmarks": 8}}
+
+
+@pytest.mark.parametrize(
+    "name", ["fixmatch", "mean_teacher", "unimatch", "unimatch_v2", "rankmatch"]
+)
 def test_unsure_everywhere_is_no_nan_and_warns_in_the_end(name):
-    method = build(name, 171)
+    method = build(name, 171, **LANDMARKS.get(name, {}))
     method.kept.patience = 2
     given = batch(method, 171)
     method.losses(given)
     with pytest.warns(UserWarning, match=r"method\.threshold = 0\.9[57] is too strict"):
         report = method.losses(given)
     assert torch.isfinite(report.total)
-    others = [v for n, v in report.terms.items() if n != "ce"]
+    others = [v for n, v in report.terms.items() if n not in ("ce", "rank")]
     assert all(v.item() == 0.0 for v in others)
     assert report.stats["kept_share"] == 0
 
@@ -151,13 +159,75 @@ def test_one_unlabelled_image_a_process_is_named():
         method.losses(given)
 
 
-def test_one_labelled_image_is_enough():
-    method = build("unimatch", threshold=0.0)
-    given = batch(method)
-    given["labeled"] = drawn_batch(method.streams[0], 3, batch=1)
+U2PL_TERM = {
+    "anchors": 16,
+    "negatives": 8,
+    "queue": 200,
+    "key_cap": 50,
+    "min_probability": 0.0,
+    "embedding": {"dim": 8, "layers": 2, "hidden": 8, "normalise": False},
+}
+PRCL_TERM = {
+    "num_anchors": 16,
+    "num_negatives": 8,
+    "confidence_threshold": 0.0,
+    "anchor_threshold": 1.0,
+    "embedding": {"dim": 8, "hidden": 8},
+}
+TRUSTING = {
+    "fixmatch": {"threshold": 0.0},
+    "mean_teacher": {"threshold": 0.0},
+    "unimatch": {"threshold": 0.0},
+    "unimatch_v2": {"threshold": 0.0},
+    "rankmatch": {"threshold": 0.0, "landmarks": 8},
+    "u2pl": {**U2PL_TERM, "supervised_epochs": 0},
+    "prcl": {**PRCL_TERM, "image_threshold": 0.0},
+    "unimatch pico": {"threshold": 0.0, "contrast": {"name": "pico", "embedding": {"dim": 8}}},
+    "unimatch prcl": {"threshold": 0.0, "contrast": {"name": "prcl", **PRCL_TERM}},
+    "unimatch_v2 u2pl": {"threshold": 0.0, "contrast": {"name": "u2pl", **U2PL_TERM}},
+}
+"""Every method, with settings under which each of its terms has something to do at once."""
+
+
+@pytest.mark.parametrize("classes", [2, 171])
+@pytest.mark.parametrize("name", TRUSTING)
+def test_one_labelled_image_and_few_or_many_classes_silence_no_term(name, classes):
+    method = build(name.split()[0], classes, **TRUSTING[name])
+    given = batch(method, classes)
+    given["labeled"] = drawn_batch(method.streams[0], classes, batch=1)
     report = method.losses(given)
     report.total.backward()
-    assert torch.isfinite(report.total)
+    for term, value in report.terms.items():
+        assert value > 0, term
+        assert value.isfinite(), term
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in TRUSTING if "prcl" not in name])
+def test_no_value_is_read_back_in_a_step(name, monkeypatch):
+    """PRCL's one planned transfer has a test of its own."""
+    monkeypatch.setattr(KeptWatch, "note", lambda *_: None)  # has its own test
+    method = build(name.split()[0], 5, **TRUSTING[name])
+    given = batch(method, 5)
+    # Fake tensors have no values: whatever needs one raises.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        report = method.losses(given)
+        method.after_step()
+    assert report.total.shape == ()
+
+
+def test_scores_that_are_not_finite_are_left_out_and_counted():
+    method = build("fixmatch", threshold=0.0)
+    rest = batch(method)["unlabeled"]
+    rest.valid[:, :12] = False
+    logits = torch.zeros(4, 3, 48, 64)
+    logits[:, 1, 12:21] = torch.nan
+    pseudo = method.pseudo_labels(SegOutput(logits, logits), rest)
+    keep = semi.confident(pseudo, 0.0)
+    assert not keep[:, :21].any()
+    stats = method.statistics(pseudo, keep, rest)
+    assert stats["not_finite_share"] == 0.25
+    assert stats["kept_share"] == 1
 
 
 def test_hidden_masks_are_measured():

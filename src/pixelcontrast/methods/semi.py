@@ -178,9 +178,11 @@ class SemiSupervised(Method):
             batch: the unlabelled batch.
         """
         self.kept.note(keep)
-        return pseudo_label_statistics(
+        found = pseudo_label_statistics(
             pseudo, keep, num_classes=self.task.num_classes, truth=batch.hidden_mask
         )
+        broken = (batch.valid & ~pseudo.valid).sum() / batch.valid.sum().clamp_min(1)
+        return {**found, "not_finite_share": broken}
 
     @property
     def embeds(self) -> bool:

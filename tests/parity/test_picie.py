@@ -181,6 +181,13 @@ def boxes_of(case, side):
     )
 
 
+def warped_close(found, case, name):
+    """The authors' float32 places are off by about 1e-7 of the side, times the noise of the map."""
+    expected = case.tensor(name, torch.float64)
+    atol = max(1e-5, 1e-6 * case.meta["geom"]["res2"]) if "image" in name else 1e-5
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
 def top_left_size(boxes):
     return boxes[:, :3]
 
@@ -192,8 +199,7 @@ def test_boxes_and_feature_path(case):
     boxes, large = boxes_of(case, cells), boxes_of(case, geom["res2"])
     assert torch.equal(top_left_size(boxes), case.tensor("feat_box_top_left_size"))
     assert torch.equal(top_left_size(large), case.tensor("image_box_top_left_size"))
-    found = crop_features(case.tensor("feat_in"), boxes)
-    torch.testing.assert_close(found, case.tensor("feat_out"), rtol=0, atol=1e-5)
+    warped_close(crop_features(case.tensor("feat_in", torch.float64), boxes), case, "feat_out")
     labels = case.tensor("labelmap_in")
     warped = crop_features(F.one_hot(labels).movedim(-1, 1).float(), boxes).argmax(1)
     clear = ~case.tensor("labelmap_out_is_tie")
@@ -207,15 +213,10 @@ def test_image_path(case):
     size = (geom["res1"], geom["res1"])
     image = case.tensor("image_in", torch.float64)
     official = crop_features(image, boxes_of(case, geom["res2"]), size)
-    torch.testing.assert_close(official.float(), case.tensor("image_out"), rtol=0, atol=1e-5)
+    warped_close(official, case, "image_out")
     # Deviation: the box of the image is that of the feature map, enlarged: no rounding apart
     cell = geom["res2"] // geom["feature_size"]
     aligned = boxes_of(case, geom["feature_size"])
     aligned[:, :4] *= cell
     assert torch.equal(top_left_size(aligned), case.tensor("image_box_aligned_recommended"))
-    torch.testing.assert_close(
-        crop_features(image, aligned, size).float(),
-        case.tensor("image_out_aligned_recommended"),
-        rtol=0,
-        atol=1e-5,
-    )
+    warped_close(crop_features(image, aligned, size), case, "image_out_aligned_recommended")

@@ -82,7 +82,7 @@ def test_equals_the_slow_form(ignored):
 
 
 def test_equals_transformers():
-    pytest.importorskip("transformers", minversion="5.0")
+    pytest.importorskip("transformers", minversion="5.23")
     from transformers.models.maskformer import modeling_maskformer as theirs
 
     classes, masks, labels = problem(layers=1)

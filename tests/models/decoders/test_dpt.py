@@ -56,7 +56,7 @@ def test_a_pyramid_is_refused():
 
 
 def test_equals_transformers_depth_anything_with_the_same_weights():
-    transformers = pytest.importorskip("transformers", minversion="5.0")
+    transformers = pytest.importorskip("transformers", minversion="5.23")
     from transformers.models.depth_anything import modeling_depth_anything as theirs
 
     backbone = transformers.Dinov2Config(

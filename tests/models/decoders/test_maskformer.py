@@ -13,7 +13,7 @@ CLASSES = 5
 
 
 def transformers_parts():
-    transformers = pytest.importorskip("transformers", minversion="5.0")
+    transformers = pytest.importorskip("transformers", minversion="5.23")
     from transformers.models.maskformer import modeling_maskformer as theirs
 
     config = transformers.MaskFormerConfig(

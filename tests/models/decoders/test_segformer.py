@@ -9,7 +9,7 @@ WIDTHS = (8, 16, 24, 32)
 
 
 def reference(classes=5):
-    transformers = pytest.importorskip("transformers", minversion="5.0")
+    transformers = pytest.importorskip("transformers", minversion="5.23")
     from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
     config = transformers.SegformerConfig(

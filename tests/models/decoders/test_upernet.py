@@ -20,7 +20,7 @@ def names():
 
 
 def head(channels, width, classes=5):
-    transformers = pytest.importorskip("transformers", minversion="5.0")
+    transformers = pytest.importorskip("transformers", minversion="5.23")
     from transformers.models.upernet.modeling_upernet import UperNetHead
 
     config = transformers.UperNetConfig(hidden_size=width, num_labels=classes)

@@ -111,7 +111,7 @@ class LabelMaps:
             array = np.load(self._file(name), mmap_mode="r")
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             for start in range(0, len(array), _CHUNK_ROWS):
-                digest.update(np.ascontiguousarray(array[start : start + _CHUNK_ROWS]))
+                digest.update(array[start : start + _CHUNK_ROWS].tobytes())
         return digest.hexdigest()
 
     def _unusable(self, why: str) -> CheckpointError:

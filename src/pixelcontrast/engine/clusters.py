@@ -5,26 +5,35 @@ Letters: B batch, C classes, K clusters, H W image, h w feature map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelcontrast.core.distributed import rank, world_size
+from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.data import build_eval_loader
-from pixelcontrast.evaluation import InferenceConfig, SegModel, predict_labels
+from pixelcontrast.evaluation import InferenceConfig, SegModel, SegScores, predict_labels
 from pixelcontrast.evaluation.clusters import ClusterEvaluation
+from pixelcontrast.evaluation.inference import resized
 from pixelcontrast.evaluation.matching import ClusterCounts, MatchedScores
+from pixelcontrast.evaluation.probe import LinearProbe, probe_scores
+from pixelcontrast.evaluation.protocols import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
     from pixelcontrast.data import DatasetInfo, Sample
     from pixelcontrast.engine.config import RunConfig
     from pixelcontrast.engine.sources import Sources
     from pixelcontrast.methods.base import Method
+    from pixelcontrast.models import Segmentor
 
+PROBE_IMAGES = 200
+"""Masks that a linear probe learns from at most; their features are kept in memory."""
 _NEVER = -1e4
 """Score of a class without a cluster; finite, so that up-sampling leaves it finite."""
 
@@ -40,6 +49,7 @@ def count_clusters(
     workers: int | Literal["auto"],
     device: torch.device,
     across_processes: bool,
+    protocol: Protocol | None = None,
 ) -> ClusterCounts:
     """Pixels of each class in each cluster over all samples.
 
@@ -53,8 +63,10 @@ def count_clusters(
         workers: loading processes.
         device: where the network is.
         across_processes: all processes share the images, and all get the sum.
+        protocol: cut images and merge classes as published numbers did.
     """
-    counts = ClusterCounts(info.num_classes, clusters, info.ignore_index, device)
+    classes = info.num_classes if protocol is None else protocol.num_classes
+    counts = ClusterCounts(classes, clusters, info.ignore_index, device)
     loader = build_eval_loader(
         samples,
         info,
@@ -64,9 +76,13 @@ def count_clusters(
         workers=workers,
     )
     for images in loader:
-        labels, _ = predict_labels(network, images.image.to(device), inference)
         assert images.mask is not None  # the samples have masks
-        counts.update(labels, images.mask.to(device), where=", ".join(images.ids))
+        image, mask = images.image.to(device), images.mask.to(device)
+        if protocol is not None:
+            image, mask = middle_square(image, mask, protocol.size)
+            mask = protocol.relabel(mask, info.ignore_index)
+        labels, _ = predict_labels(network, image, inference)
+        counts.update(labels, mask, where=", ".join(images.ids))
     return counts.reduce() if across_processes else counts
 
 
@@ -90,19 +106,144 @@ def score_clusters(method: Method, config: RunConfig, sources: Sources) -> Match
     return counts.match("hungarian")
 
 
-def cluster_evaluation(
-    counts: ClusterCounts, config: RunConfig, inference: InferenceConfig
-) -> ClusterEvaluation:
-    """Both matchings of a table of counts, with the protocol in words."""
+def middle_square(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Image and mask with their short side brought to `size`, and the middle square of both.
+
+    Args:
+        image: (B, 3, H, W).
+        mask: (B, H, W); resized to the nearest label.
+        size: in pixels.
+    """
+    height, width = mask.shape[1:]
+    zoom = size / min(height, width)
+    shape = (max(size, round(height * zoom)), max(size, round(width * zoom)))
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    part = (..., slice(top, top + size), slice(left, left + size))
+    pixels = F.interpolate(image.float(), shape, mode="bilinear", align_corners=False)
+    labels = F.interpolate(mask[:, None].float(), shape, mode="nearest-exact")[:, 0]
+    return pixels[part], labels[part].to(mask.dtype)
+
+
+def evaluate_clusters(
+    segmentor: Segmentor,
+    samples: Sequence[Sample],
+    info: DatasetInfo,
+    config: RunConfig,
+    inference: InferenceConfig,
+    device: torch.device,
+    *,
+    labelled: Sequence[Sample] = (),
+) -> tuple[ClusterEvaluation, MatchedNetwork]:
+    """Both matchings, and a linear probe where there are labelled training images.
+
+    The second value is the network by classes of the data set, for pictures and tables of them.
+    Its matching is one-to-one; with more clusters than classes, where that would leave clusters
+    without a class, every cluster is matched for itself.
+
+    Args:
+        segmentor: in evaluation mode; its outputs are clusters.
+        samples: the images that are scored.
+        info: their classes.
+        config: of the run.
+        inference: how images are shown.
+        device: where the network is.
+        labelled: training images with masks, for the probe.
+
+    Raises:
+        ConfigError: `eval.protocol` is unknown or belongs to another data set.
+    """
+    protocol = _protocol(config.eval.protocol, info)
+
+    def count(by: Protocol | None) -> ClusterCounts:
+        return count_clusters(
+            segmentor,
+            samples,
+            info,
+            segmentor.num_classes,
+            inference,
+            batch=config.eval.batch if by is None else 1,
+            workers=config.data.workers,
+            device=device,
+            across_processes=False,
+            protocol=by,
+        )
+
+    counts = count(protocol)
+    groups = {} if protocol is None else {"things": protocol.things, "stuff": protocol.stuff}
+    found = ClusterEvaluation(
+        protocol=_in_words(config, inference, protocol),
+        names=info.classes if protocol is None else protocol.names(info.classes),
+        hungarian=counts.match("hungarian"),
+        majority=counts.match("majority"),
+        groups={name: classes for name, classes in groups.items() if classes},
+        probe=_probe(segmentor, labelled, samples, info, config, inference, device),
+    )
+    whole = counts if protocol is None else count(None)
+    many = segmentor.num_classes > info.num_classes
+    shown = whole.match("majority" if many else "hungarian")
+    return found, MatchedNetwork(segmentor, shown.class_of_cluster, info.num_classes).to(device)
+
+
+def _protocol(name: str | None, info: DatasetInfo) -> Protocol | None:
+    if name is None:
+        return None
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    protocol = PROTOCOLS[name]
+    if len(protocol.class_of) != info.num_classes:
+        raise ConfigError(
+            f"protocol {name!r} is for {len(protocol.class_of)} classes of {protocol.dataset}, "
+            f"the data set has {info.num_classes}",
+            where="eval.protocol",
+            fix=f"set data.name={protocol.dataset}, or eval.protocol=null",
+        )
+    return protocol
+
+
+def _in_words(config: RunConfig, inference: InferenceConfig, protocol: Protocol | None) -> str:
     scales = ", ".join(f"{scale:g}" for scale in inference.scales)
+    shown = (
+        "whole images"
+        if protocol is None
+        else f"{protocol.about}; middle squares of {protocol.size}"
+    )
     centroids = (
         "k-means of undistorted training images after the last step"
         if config.method.final
         else "those of view 1 before the last epoch"
     )
-    flip = ", mirrored too" if inference.flip else ""
-    protocol = f"images ({inference.mode}) at scale {scales}{flip}; centroids: {centroids}"
-    return ClusterEvaluation(protocol, counts.match("hungarian"), counts.match("majority"))
+    flip = " and mirrored" if inference.flip else ""
+    return f"{shown} at scale {scales}{flip}; centroids: {centroids}"
+
+
+def _probe(
+    segmentor: Segmentor,
+    labelled: Sequence[Sample],
+    samples: Sequence[Sample],
+    info: DatasetInfo,
+    config: RunConfig,
+    inference: InferenceConfig,
+    device: torch.device,
+) -> SegScores | None:
+    """A linear classifier on frozen features, trained on at most `PROBE_IMAGES` masks."""
+    if not labelled:
+        return None
+
+    def features(chosen: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = build_eval_loader(
+            chosen, info, batch_size=config.eval.batch, workers=config.data.workers
+        )
+        for images in loader:
+            assert images.mask is not None  # the caller chose images with masks
+            with torch.no_grad():
+                pixels = resized(images.image.to(device), inference.scales[0])
+                yield segmentor(pixels).features, images.mask.to(device)
+
+    step = math.ceil(len(labelled) / PROBE_IMAGES)
+    probe = LinearProbe(
+        segmentor.decoder.channels, info.num_classes, ignore_index=info.ignore_index, device=device
+    )
+    return probe_scores(probe, list(features(labelled[::step])), features(samples))
 
 
 class MatchedNetwork(nn.Module):

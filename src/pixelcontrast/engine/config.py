@@ -115,6 +115,9 @@ class EvalConfig:
     batch: int = 4
     """Images of equal size per forward pass."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    protocol: str | None = None
+    """How clusters are scored, a key of `evaluation.protocols.PROTOCOLS`; None: whole images and
+    the classes of the data set."""
 
 
 @dataclass(frozen=True, slots=True)

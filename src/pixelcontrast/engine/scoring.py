@@ -15,14 +15,14 @@ import numpy as np
 from pixelcontrast.core.errors import CheckpointError, DataError
 from pixelcontrast.core.files import write_json, write_text
 from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
-from pixelcontrast.engine.clusters import MatchedNetwork, cluster_evaluation, count_clusters
+from pixelcontrast.engine.clusters import MatchedNetwork, evaluate_clusters
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.engine.embedding import embedding_pictures
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.heads import segmentor_with_heads
 from pixelcontrast.engine.instances import InstanceMaps
 from pixelcontrast.engine.predict import load
-from pixelcontrast.engine.sources import open_data
+from pixelcontrast.engine.sources import gather_sources, open_data
 from pixelcontrast.evaluation import Evaluation, FeatureConfig, ImageScore, InferenceConfig
 from pixelcontrast.evaluation import evaluate as evaluate_network
 from pixelcontrast.evaluation.clusters import ClusterEvaluation
@@ -81,21 +81,15 @@ def score_run(
     network: Segmentor | MatchedNetwork | partial[SegOutput] = predictor.segmentor
     clusters: ClusterEvaluation | None = None
     if method_class(config.method_name).finds_clusters:
-        counts = count_clusters(
+        clusters, network = evaluate_clusters(
             predictor.segmentor,
             samples,
             dataset.info,
-            predictor.segmentor.num_classes,
+            config,
             protocol,
-            batch=config.eval.batch,
-            workers=config.data.workers,
-            device=predictor.device,
-            across_processes=False,
+            predictor.device,
+            labelled=gather_sources(replace(settings, check=False)).labeled,
         )
-        clusters = cluster_evaluation(counts, config, protocol)
-        network = MatchedNetwork(
-            predictor.segmentor, clusters.shown.class_of_cluster, dataset.info.num_classes
-        ).to(predictor.device)
     else:
         _same_classes(predictor.names, dataset)
     if clusters is None and features is not None:

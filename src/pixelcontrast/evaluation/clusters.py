@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ class ClusterEvaluation:
     """Scores of clusters under both rules of matching, and of a linear probe."""
 
     protocol: str
-    """How images were shown, which centroids classify, which groups are reported."""
+    """How images were shown, which centroids classify, whose classes these are."""
+    names: tuple[str, ...]
+    """Of the C classes."""
     hungarian: MatchedScores
     majority: MatchedScores
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -36,12 +38,8 @@ class ClusterEvaluation:
         many = len(self.hungarian.class_of_cluster) > len(self.hungarian.confusion)
         return self.majority if many else self.hungarian
 
-    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """Plain values for JSON.
-
-        Args:
-            names: of the C classes.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
         values: dict[str, Any] = {"protocol": self.protocol}
         for scores in (self.hungarian, self.majority):
             groups = {
@@ -50,19 +48,15 @@ class ClusterEvaluation:
                 for kind in ("full", "cropped")
                 for part in (scores.group(classes, cropped=kind == "cropped"),)
             }
-            values[scores.rule] = {**scores.to_dict(names), "groups": groups}
+            values[scores.rule] = {**scores.to_dict(self.names), "groups": groups}
         values["probe"] = self.probe and {
             "miou": self.probe.miou,
             "pixel_accuracy": self.probe.pixel_accuracy,
         }
         return values
 
-    def table(self, names: Sequence[str]) -> str:
-        """Plain text: the protocol, a line a rule and group, then one a class.
-
-        Args:
-            names: of the C classes.
-        """
+    def table(self) -> str:
+        """Plain text: the protocol, a line a rule and group, then one a class."""
         lines = [f"protocol: {self.protocol}"]
         for scores in (self.hungarian, self.majority):
             lines.append(_line(scores.rule, scores.pixel_accuracy, scores.miou))
@@ -71,7 +65,7 @@ class ClusterEvaluation:
                 lines.append(_line(f"{scores.rule}, {name}", part.accuracy, part.miou))
         if self.probe is not None:
             lines.append(_line("linear probe", self.probe.pixel_accuracy, self.probe.miou))
-        return "\n".join([*lines, self.shown.table(names)])
+        return "\n".join([*lines, self.shown.table(self.names)])
 
 
 def _line(name: str, accuracy: float | None, miou: float | None) -> str:

@@ -90,7 +90,7 @@ class Evaluation:
             "boundary": edges and {"distance": edges.distance, **edges.scores.to_dict(names)},
             "features": [layer.to_dict(names) for layer in self.features],
             "instances": self.instances and self.instances.to_dict(),
-            "clusters": self.clusters and self.clusters.to_dict(names),
+            "clusters": self.clusters and self.clusters.to_dict(),
         }
 
     def table(self, names: Sequence[str]) -> str:
@@ -99,7 +99,7 @@ class Evaluation:
         Args:
             names: of the C classes.
         """
-        lines = [(self.clusters or self.scores).table(names)]
+        lines = [self.clusters.table() if self.clusters else self.scores.table(names)]
         if self.boundary is not None:
             where = f"within {self.boundary.distance:g} pixels of a boundary"
             lines.append(f"mean IoU {where}: {percent(self.boundary.scores.miou)}")

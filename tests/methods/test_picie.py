@@ -1,0 +1,350 @@
+import tempfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from pixelcontrast.core.distributed import rank, world_size
+from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError, TrainingError
+from pixelcontrast.core.types import Batch
+from pixelcontrast.data.label_maps import LabelMaps
+from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.predict import load
+from pixelcontrast.engine.train import train
+from pixelcontrast.methods import method_class
+from pixelcontrast.methods.base import Task
+from pixelcontrast.models import ModelConfig, build_segmentor
+from tests.gloo import two_processes
+from tests.methods.tester import MethodTester, drawn_batch
+
+SIZE = (48, 64)
+KMEANS = {"batch": 4, "init_batches": 2, "iterations": 5}
+CROP = {"share": (0.5, 1.0), "enlarge": 1.0}
+
+
+def network(classes, seed=0):
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        encoder="test_resnet",
+        decoder="picie_fpn",
+        decoder_channels=16,
+        pretrained=False,
+        dropout=0.0,
+        unit_features=True,
+    )
+    return build_segmentor(config, classes)
+
+
+def built(name="picie", classes=3, segmentor=None, **options):
+    cls = method_class(name)
+    tree = {"name": name, "kmeans": KMEANS, "views": CROP, **options}
+    config = parse_config({"method": tree}).method
+    task = Task(classes, 255, total_steps=100, crop=SIZE)
+    return cls(config, segmentor or network(classes), task).train()
+
+
+def pairs(method, classes=3, batch=4):
+    """Drawn images whose second view is darker, without a crop between the two."""
+    drawn = drawn_batch(method.streams[0], classes, batch=batch)
+    boxes = [[0, 0, *method.grid, 0]] * batch
+    second = drawn.image // 2
+    return replace(
+        drawn,
+        strong=(second,) if method.views == 2 else (),
+        grid_box=torch.tensor(boxes),
+    )
+
+
+def part(batch, start, stop):
+    """Some images of a batch."""
+    pieces = {
+        name: getattr(batch, name)[start:stop]
+        for name in ("image", "valid", "index", "ids", "geometry", "grid_box")
+    }
+    return Batch(**pieces, strong=tuple(view[start:stop] for view in batch.strong))
+
+
+def relabelled(method, batches, epoch=0, folder=None):
+    """Cluster, label and begin an epoch, as the engine does in one process."""
+    images = sum(len(batch.ids) for batch in batches) * world_size()
+    method.cluster(epoch, batches, images)
+    folder = Path(folder or tempfile.mkdtemp())
+    ids = [name for batch in batches for name in batch.ids]
+    labels = LabelMaps(folder, ids, method.grid, method.sizes())
+    labels.create()
+    counts, stats = method.label(epoch, batches, labels)
+    labels.seal("test", {})
+    labels.opened("test")
+    method.use_labels(labels, counts, stats)
+    method.begin_epoch(epoch, None)
+    return counts, stats
+
+
+class TestPiCIE(MethodTester):
+    name = "picie"
+    options: ClassVar[dict] = {"over_clusters": 5, "mse": True}
+    may_rise: ClassVar[tuple[str, ...]] = ("mse",)
+
+    def build(self, classes=3, seed=0):
+        method = built(self.name, classes, **self.options)
+        batch = pairs(method, classes)
+        half = len(batch.ids) // world_size()
+        relabelled(method, [part(batch, rank() * half, (rank() + 1) * half)])
+        return method
+
+    def batch(self, method, classes=3, **kwargs):
+        return {"images": pairs(method, classes)}
+
+    def test_an_all_ignored_batch_gives_zero_terms_and_finite_gradients(self):
+        pytest.skip("views have no padding and no labels to be ignored")
+
+    def test_one_class_in_the_batch_is_finite(self):
+        pytest.skip("no masks")
+
+    def test_hidden_masks_are_never_trained_on(self):
+        pytest.skip("masks are never opened")
+
+    def test_a_killed_run_resumes_to_the_same_weights(self):
+        pytest.skip("see test_a_run_killed_in_any_phase_resumes_to_the_same_weights")
+
+    def test_two_processes_equal_one(self):
+        whole = self.build()
+        batch = self.batch(whole)["images"]
+        whole.segmentor.eval()
+        whole.losses({"images": batch}).total.backward()
+        weight = whole.segmentor.decoder.laterals[0].weight.grad
+        found = two_processes(_on_half, type(self))
+        centroids = whole.kmeans["view1"].centroids.numpy()
+        for one in found:
+            np.testing.assert_allclose(one["centroids"], centroids, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(one["weights"], whole.weights["view1"].numpy(), rtol=1e-6)
+        gradient = (found[0]["gradient"] + found[1]["gradient"]) / 2
+        np.testing.assert_allclose(gradient, weight.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def _on_half(rank, tester):
+    """Centroids, weights and gradient of a process that sees two of four images."""
+    self = tester()
+    method = self.build()
+    method.segmentor.eval()
+    half = part(self.batch(method)["images"], 2 * rank, 2 * rank + 2)
+    method.losses({"images": half}).total.backward()
+    return {
+        "centroids": method.kmeans["view1"].centroids.numpy(),
+        "weights": method.weights["view1"].detach().numpy(),
+        "gradient": method.segmentor.decoder.laterals[0].weight.grad.numpy(),
+    }
+
+
+class TestMDC(TestPiCIE):
+    name = "mdc"
+    options: ClassVar[dict] = {}
+
+    def test_two_processes_equal_one(self):
+        pytest.skip("the same code as PiCIE")
+
+    def test_a_new_classifier_begins_every_epoch(self):
+        method = self.build()
+        convolution = method.classifier_convolution()
+        first = convolution.weight.clone()
+        optimizer = torch.optim.AdamW(convolution.parameters(), lr=0.1)
+        method.losses(self.batch(method)).total.backward()
+        optimizer.step()
+        assert len(optimizer.state) == 2
+        method.begin_epoch(1, optimizer)
+        assert not optimizer.state
+        assert not torch.equal(convolution.weight, first)
+        method.begin_epoch(0, None)
+        assert torch.equal(convolution.weight, first)
+        assert 0.005 < first.std() < 0.02
+
+
+def test_identity_views_are_clustered_alike_and_within_equals_cross():
+    method = built(views={"share": (1.0, 1.0), "flip": 0.0, "enlarge": 1.0})
+    batch = pairs(method)
+    batch = replace(batch, strong=(batch.image,))
+    _, stats = relabelled(method, [batch])
+    means = [method.kmeans[name].centroids for name in ("view1", "view2")]
+    torch.testing.assert_close(*means)
+    terms = method.losses({"images": batch}).terms
+    torch.testing.assert_close(terms["within"], terms["cross"], rtol=1e-5, atol=0)
+    assert stats["view_agreement"] == 1.0
+
+
+def test_clustering_leaves_the_network_as_it_is():
+    method = built()
+    before = {k: v.clone() for k, v in method.segmentor.state_dict().items()}
+    batch = pairs(method)
+    method.cluster(0, [batch], 4)
+    assert method.segmentor.training
+    for name, value in method.segmentor.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_classifier_gives_the_labels_that_clustering_gave():
+    method = built()
+    batch = pairs(method)
+    relabelled(method, [batch])
+    labels = method.labels_of(batch)["view1"]
+    method.segmentor.eval()
+    assert torch.equal(method.segmentor(batch.image).logits.argmax(1), labels)
+
+
+def test_clusters_do_not_depend_on_how_images_are_batched():
+    sets = []
+    for bounds in ([0, 4], [0, 2, 4], [0, 1, 2, 4]):
+        method = built(kmeans={**KMEANS, "init_batches": 3})
+        batch = pairs(method)
+        parts = [part(batch, a, b) for a, b in pairwise(bounds)]
+        method.cluster(0, parts, 4)
+        sets.append(method.kmeans["view1"].centroids)
+    for other in sets[1:]:
+        torch.testing.assert_close(other, sets[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 9])
+def test_a_constant_image_alone_is_no_crash(classes):
+    method = built(classes=classes)
+    batch = part(pairs(method), 0, 1)
+    grey = torch.full_like(batch.image, 128)
+    batch = replace(batch, image=grey, strong=(grey,))
+    relabelled(method, [batch])
+    report = method.losses({"images": batch})
+    report.total.backward()
+    assert torch.isfinite(report.total)
+
+
+def test_fewer_pixels_than_clusters_are_refused_with_both_numbers():
+    pixels = built().grid[0] * built().grid[1]
+    method = built(classes=pixels + 1, kmeans={**KMEANS, "iterations": 1})
+    batch = part(pairs(method, 2), 0, 1)
+    with pytest.raises(DataError, match=f"{pixels + 1} clusters need .* there are {pixels}"):
+        method.cluster(0, [batch], 1)
+
+
+def test_features_that_are_not_finite_stop_the_run_with_the_image():
+    method = built()
+    with torch.no_grad():
+        method.segmentor.decoder.laterals[0].bias[0] = float("nan")
+    with pytest.raises(TrainingError, match="drawn0"):
+        method.cluster(0, [pairs(method)], 4)
+
+
+def test_settings_that_cannot_work():
+    with pytest.raises(ConfigError, match="how many clusters"):
+        method_class("picie").output_names(built().config, ())
+    plain = build_segmentor(ModelConfig(encoder="test_resnet", decoder="fpn", pretrained=False), 3)
+    with pytest.raises(ConfigError, match="directions"):
+        built(segmentor=plain)
+    for wrong in ({"clusters": 1}, {"temperature": 0.0}, {"over_clusters": 1}):
+        with pytest.raises(ConfigError):
+            built(**wrong)
+
+
+# Runs
+
+FIELDS = {
+    "encoder": "test_resnet",
+    "decoder": "picie_fpn",
+    "decoder_channels": 16,
+    "unit_features": True,
+    "pretrained": False,
+    "dropout": 0.0,
+}
+
+
+def recipe(tiny, **train_options):
+    """A run of two epochs of three steps."""
+    tiny["method"] = {"name": "picie", "kmeans": KMEANS, "views": CROP}
+    tiny["model"] = FIELDS
+    tiny["train"] |= {"ema": None, "steps": 6, "checkpoint_every": 2, **train_options}
+    return tiny
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_any_phase_resumes_to_the_same_weights(tiny, tmp_path, monkeypatch):
+    cls = method_class("picie")
+    whole = torch.load(train(recipe(tiny), out=tmp_path / "whole").last, weights_only=True)
+    assert len(list((tmp_path / "whole" / "labels").iterdir())) == 1
+    for phase, call in (("cluster", 2), ("label", 2), ("losses", 5), ("finish", 1)):
+        calls = 0
+        original = getattr(cls, phase)
+
+        def dies(self, *args, call=call, original=original, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise Killed
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, phase, dies)
+        with pytest.raises(Killed):
+            train(recipe(tiny), out=tmp_path / phase)
+        monkeypatch.setattr(cls, phase, original)
+        resumed = train(recipe(tiny), out=tmp_path / phase, resume=True)
+        state = torch.load(resumed.last, weights_only=True)["state_dict"]
+        for name, value in whole["state_dict"].items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=f"{phase}: {name}")
+
+
+@pytest.mark.slow
+def test_labels_that_are_gone_in_the_middle_of_an_epoch_are_told(tiny, tmp_path, monkeypatch):
+    cls = method_class("picie")
+    original = cls.losses
+
+    def dies(self, batch):
+        if self.global_step == 2:
+            raise Killed
+        return original(self, batch)
+
+    monkeypatch.setattr(cls, "losses", dies)
+    with pytest.raises(Killed):
+        train(recipe(tiny), out=tmp_path / "run")
+    monkeypatch.setattr(cls, "losses", original)
+    next((tmp_path / "run" / "labels").glob("epoch_*/view1.npy")).write_bytes(b"")
+    with pytest.raises((CheckpointError, ValueError)):
+        train(recipe(tiny), out=tmp_path / "run", resume=True)
+
+
+@pytest.mark.slow
+def test_images_alone_are_enough_from_training_to_named_masks(tiny, scenes, tmp_path):
+    images = tmp_path / "images_only"
+    images.mkdir()
+    for path in sorted((scenes / "images").rglob("*.*"))[:6]:
+        (images / path.name).write_bytes(path.read_bytes())
+    tree = recipe(tiny)
+    tree["data"] = {"root": str(images), "workers": 0}
+    tree["method"]["clusters"] = 4
+    run = train(tree, out=tmp_path / "run")
+    made = run.root / "clusters"
+    assert len(list((made / "maps").iterdir())) == 6
+    assert list(made.glob("cluster_0*.png"))
+    assert "data:image/png" in run.report.read_text()
+    predictor = load(run.root)
+    assert predictor.names == tuple(f"cluster_{k:02d}" for k in range(4))
+    first = sorted(images.iterdir())[0]
+    clusters = predictor(first).mask
+    text = "cluster_00: road\ncluster_01: sky\ncluster_02: road\ncluster_03: sky\n"
+    (run.root / "names.yaml").write_text(text)
+    named = load(run.root)
+    assert named.names == ("road", "sky")
+    assert np.array_equal(named(first).mask, clusters % 2)
+    assert named(first).shares().keys() <= {"road", "sky"}
+    # its weights begin a supervised run with the same decoder
+    supervised = {
+        **tiny,
+        "method": {"name": "supervised"},
+        "data": {"root": str(scenes), "workers": 0},
+    }
+    supervised["model"] = {**FIELDS, "unit_features": False, "init": str(run.root)}
+    supervised["train"] = {**tiny["train"], "steps": 2}
+    second = train(supervised, out=tmp_path / "supervised")
+    assert any("encoder, decoder" in note for note in second.read_record()["notes"])

@@ -14,6 +14,7 @@ from pixelcontrast.core.types import SegOutput
 from pixelcontrast.engine.train import train
 from pixelcontrast.methods.base import Task
 from pixelcontrast.methods.contrast import CONTRASTS, ContrastBatch
+from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.methods.pico import PicoConfig, PicoContrast, PicoContrastConfig
 from pixelcontrast.methods.pico_memory import PicoMemoryConfig, pixel_slots
 from pixelcontrast.methods.pico_selection import (
@@ -514,7 +515,8 @@ class TestContrastWithMemory:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_no_value_is_read_back_from_the_device(device):
+def test_no_value_is_read_back_from_the_device(device, monkeypatch):
+    monkeypatch.setattr(KeptWatch, "note", lambda *_: None)  # has its own test
     # Fake tensors have no values: whatever needs one raises.
     selection = PicoSelectionConfig(positives=8, negatives=12)
     memory = {"regions": "image", "max_regions": 4}
@@ -538,6 +540,19 @@ def test_no_value_is_read_back_from_the_device(device):
                 report.terms["contrast"].backward()
             term.after_step()
         assert report.terms["contrast"].device.type == device
+
+
+def test_a_contrast_that_never_starts_says_why():
+    term = build_term(PicoContrastConfig(embedding=head(6), min_pixels=1000))
+    term.started.patience = 2
+    logits = torch.zeros(1, 3, 6, 8)
+    embedding = F.normalize(torch.randn(1, 6, 6, 8), dim=1)
+    output = SegOutput(logits, logits, embedding=embedding)
+    labels = torch.zeros(1, 6, 8, dtype=torch.uint8)
+    batch = ContrastBatch(output, labels, labelled=1, step=0)
+    assert term(batch).terms["contrast"] == 0
+    with pytest.warns(UserWarning, match="min_pixels = 1000 or more"):
+        term(batch)
 
 
 class TestAsPartOfAnotherMethod:

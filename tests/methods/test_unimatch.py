@@ -90,11 +90,46 @@ class TestUniMatchWithPixelContrast(MethodTester):
     name = "unimatch"
     options: ClassVar[dict] = {
         "threshold": 0.0,
-        "contrast": {"name": "pico", "weight": 0.1, "embedding": {"dim": 8}},
+        "contrast": {
+            "name": "pico",
+            "weight": 0.1,
+            "embedding": {"dim": 8},
+            "memory": {"pixels": 40, "pixels_per_image": 5, "max_regions": 8},
+        },
     }
     may_rise = ("strong", "features", "contrast")
-    # Several processes draw other anchors: each puts its labelled images before its unlabelled.
-    test_two_processes_equal_one = None
+
+
+class TestUniMatchWithProbabilisticContrast(MethodTester):
+    name = "unimatch"
+    options: ClassVar[dict] = {
+        "threshold": 0.0,
+        "contrast": {
+            "name": "prcl",
+            "num_anchors": 32,
+            "num_negatives": 32,
+            "confidence_threshold": 0.0,
+            "embedding": {"dim": 8, "hidden": 8, "variance_lr": 1.0},
+        },
+    }
+    may_rise = ("strong", "features", "contrast")
+
+
+class TestUniMatchV2WithUnreliableNegatives(MethodTester):
+    name = "unimatch_v2"
+    options: ClassVar[dict] = {
+        "threshold": 0.0,
+        "contrast": {
+            "name": "u2pl",
+            "anchors": 32,
+            "negatives": 16,
+            "queue": 300,
+            "key_cap": 100,
+            "min_probability": 0.1,
+            "embedding": {"dim": 8, "layers": 2, "hidden": 16, "normalise": False},
+        },
+    }
+    may_rise = ("strong", "contrast")
 
 
 class TestUniMatchV2(MethodTester):

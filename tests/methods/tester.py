@@ -160,13 +160,14 @@ class MethodTester:
         single = _fixed_statistics(self.build())
         report = single.losses(self.batch(single))
         report.total.backward()
-        expected = {n: p.grad for n, p in single.named_parameters() if p.grad is not None}
-        gradients = two_processes(_gradients, type(self))[0]
-        assert expected.keys() == gradients.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(
-                torch.from_numpy(gradients[name]), gradient, rtol=1e-3, atol=1e-5, msg=name
-            )
+        single.after_step()
+        expected = _gradients_and_memory(single)
+        for found in two_processes(_one_step, type(self)):
+            assert expected.keys() == found.keys()
+            for name, value in expected.items():
+                torch.testing.assert_close(
+                    torch.as_tensor(found[name]), value, rtol=1e-3, atol=1e-5, msg=name
+                )
 
     @pytest.mark.slow
     def test_a_killed_run_resumes_to_the_same_weights(self, tiny, tmp_path, monkeypatch):
@@ -209,15 +210,22 @@ def _fixed_statistics(method):
     return method
 
 
-def _gradients(rank, tester):
-    """Gradients by name after one step on this process's half of the batch."""
+def _one_step(rank, tester):
+    """Gradients and memory by name after one step on this process's half of the batch."""
     self = tester()
     method = _fixed_statistics(self.build())
     half = {name: _half(batch, rank) for name, batch in self.batch(method).items()}
     wrapped = DistributedDataParallel(_Losses(method), broadcast_buffers=False)
     wrapped(half).backward()
-    named = method.named_parameters()
-    return {name: p.grad.numpy() for name, p in named if p.grad is not None}
+    method.after_step()
+    return {name: value.numpy() for name, value in _gradients_and_memory(method).items()}
+
+
+def _gradients_and_memory(method):
+    """Gradients of the parameters, and what contrast terms remember, by name."""
+    gradients = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+    memory = {n: b for n, b in method.state_dict().items() if n.startswith("contrast.")}
+    return {**gradients, **memory}
 
 
 class _Losses(torch.nn.Module):

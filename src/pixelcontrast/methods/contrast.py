@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pixelcontrast.core.distributed import world_size
 from pixelcontrast.core.errors import unknown_name
 from pixelcontrast.core.types import LossReport, SegOutput
 
@@ -117,6 +118,21 @@ class ContrastTerm(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called once per optimiser step: write to the memory what the forward pass kept."""
+
+
+def labelled_first(images: int, labelled: int, device: torch.device) -> Tensor:
+    """The images of all processes in the order of a single one: all labelled ones come first.
+
+    Args:
+        images: B, images of each process.
+        labelled: how many of them, at the front, have ground truth.
+        device: where the result lies.
+
+    Returns:
+        (W B,) numbers of images, counted in rank order over W processes.
+    """
+    ranks = torch.arange(world_size() * images, device=device).view(world_size(), images)
+    return torch.cat([ranks[:, :labelled].flatten(), ranks[:, labelled:].flatten()])
 
 
 def contrast_class(name: str) -> type[ContrastTerm]:

@@ -12,7 +12,7 @@ dropped after training.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +25,8 @@ from pixelcontrast.core.labels import resize_labels
 from pixelcontrast.core.types import Batch, LossReport, SegOutput
 from pixelcontrast.losses import pixel_info_nce
 from pixelcontrast.methods.base import Method, Task
-from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm
+from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm, labelled_first
+from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.methods.pico_memory import PicoMemory, PicoMemoryConfig
 from pixelcontrast.methods.pico_selection import (
     PicoSelectionConfig,
@@ -113,6 +114,10 @@ class PicoContrast(ContrastTerm):
         self.memory: PicoMemory | None = None
         if config.memory is not None:
             self.memory = PicoMemory(config.memory, task, config.embedding.dim)
+        self.started = KeptWatch(
+            "no pixel became an anchor, so contrast is 0: no image shows a class on "
+            f"min_pixels = {config.min_pixels or 1} or more pixels of the embedding grid"
+        )
 
     @classmethod
     def embedding_head(cls, config: PicoContrastConfig) -> EmbeddingConfig:
@@ -132,11 +137,12 @@ class PicoContrast(ContrastTerm):
             return LossReport({"contrast": attached_zero(used)}, {})
         labels = resize_labels(batch.labels, (embedding.shape[-2], embedding.shape[-1]))
         draw = self.random("anchors")
-        pool = self.pool(batch.student, labels, draw)
+        pool = self.pool(batch.student, labels, draw, batch.labelled)
         stats: dict[str, Tensor | float] = {}
         term = attached_zero(embedding)
         if batch.step >= self.config.warmup_steps:
             anchors = self.anchors(pool, draw)
+            self.started.note(anchors.valid)
             rows = gather_shared_pixels(embedding, anchors.index)
             loss = self.config.weight * self.contrast(rows, anchors.labels)
             # Every process holds the whole loss but only the gradient of its own pixels, and
@@ -145,7 +151,9 @@ class PicoContrast(ContrastTerm):
             stats.update(self._statistics(rows, anchors))
         if self.memory is not None:
             stats.update(self.memory.statistics())
-            self.memory.keep(embedding.detach(), labels, pool, batch.index, self.random("memory"))
+            self.memory.keep(
+                embedding.detach(), labels, pool, batch.index, self.random("memory"), batch.labelled
+            )
         return LossReport({"contrast": term}, stats)
 
     def after_step(self) -> None:
@@ -154,29 +162,47 @@ class PicoContrast(ContrastTerm):
             self.memory.write()
 
     @torch.no_grad()
-    def pool(self, output: SegOutput, labels: Tensor, generator: torch.Generator) -> PixelPool:
+    def pool(
+        self,
+        output: SegOutput,
+        labels: Tensor,
+        generator: torch.Generator,
+        labelled: int | None = None,
+    ) -> PixelPool:
         """All labelled pixels by class, image, and whether they are predicted wrongly.
 
         The small label and prediction maps of all processes are gathered and sorted alike
-        everywhere, so that all processes draw the same pixels.
+        everywhere, in the order a single process would have them: first all images with ground
+        truth, then all with pseudo-labels. So all processes draw the same pixels, whatever their
+        number. Positions count the images of all processes in rank order.
 
         Args:
             output: class scores of this process's images.
             labels: (B, h, w) class ids on the embedding grid.
             generator: source of randomness.
+            labelled: images of this process with ground truth, which come first; None: all.
         """
         size, scores = labels.shape[-2:], output.logits
         if scores.shape[-2:] != size:
             scores = F.interpolate(
                 scores, size=size, mode="bilinear", align_corners=self.align_corners
             )
-        return PixelPool.build(
-            gather_rows(labels, same_rows=True),
-            gather_rows(scores.argmax(1), same_rows=True),
+        maps = [gather_rows(m, same_rows=True) for m in (labels, scores.argmax(1))]
+        mixed = labelled not in (None, 0, len(labels)) and world_size() > 1
+        if mixed:
+            order = labelled_first(len(labels), labelled or 0, labels.device)
+            maps = [part[order] for part in maps]
+        pool = PixelPool.build(
+            *maps,
             num_classes=self.task.num_classes,
             ignore_index=self.task.ignore_index,
             generator=generator,
         )
+        if not mixed:
+            return pool
+        pixels = size[0] * size[1]
+        place = order[pool.order // pixels] * pixels + pool.order % pixels
+        return replace(pool, order=place)
 
     def anchors(self, pool: PixelPool, generator: torch.Generator) -> AnchorSample:
         """Segmentation-aware hard anchors: balanced over classes, half of them mispredicted."""

@@ -12,6 +12,7 @@ from pixelcontrast.core.distributed import rank, world_size
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.memory import ClassQueue, Keys, RegionMemory
 from pixelcontrast.methods.base import Task
+from pixelcontrast.methods.contrast import labelled_first
 from pixelcontrast.sampling import PixelPool, gather_pixels, region_means
 
 _STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -127,32 +128,56 @@ class PicoMemory(nn.Module):
         pool: PixelPool,
         index: Tensor | None,
         generator: torch.Generator,
+        labelled: int | None = None,
     ) -> None:
         """Choose what to remember of this process's images.
 
         Args:
             embedding: (B, D, h, w) unit length.
             labels: (B, h, w) class ids on the same grid.
-            pool: the pixels of the images of all processes.
+            pool: the pixels of the images of all processes, those with ground truth first.
             index: (B,) numbers of the images in the training set; None: they have none.
             generator: source of randomness, the same on all processes.
+            labelled: images of this process with ground truth, which come first; None: all.
         """
         images = len(labels)
+        given = images if labelled is None else labelled
+        drawn: tuple[Tensor, ...] = ()
         if self.pixels is not None:
-            drawn = pool.per_class(self.config.pixels_per_image, generator=generator)
+            sample = pool.per_class(self.config.pixels_per_image, generator=generator)
             own = slice(rank() * images, (rank() + 1) * images)
+            places = labelled_first(images, given, labels.device).argsort()[own]
             grid = (self.task.num_classes, pool.images, -1)
-            rows, classes = (f.view(grid)[:, own].flatten() for f in (drawn.index, drawn.labels))
-            vectors = gather_pixels(embedding, rows - rank() * labels.numel())
+            drawn = tuple(f.view(grid)[:, places] for f in (sample.index, sample.labels))
+        # What all processes leave of the labelled images is written first, as by a single one.
+        for part in (slice(0, given), slice(given, images)):
+            if part.stop > part.start:
+                self._keep_part(embedding, labels, drawn, index, part)
+
+    def _keep_part(
+        self,
+        embedding: Tensor,
+        labels: Tensor,
+        drawn: tuple[Tensor, ...],
+        index: Tensor | None,
+        part: slice,
+    ) -> None:
+        """What the images of `part` leave: pixels at `drawn`, (C, B, V) each, and regions."""
+        images = part.stop - part.start
+        if self.pixels is not None:
+            rows, classes = (field[:, part].flatten() for field in drawn)
+            # Rows without a class may lie in images of other processes.
+            local = (rows - rank() * labels.numel()).clamp(0, labels.numel() - 1)
+            vectors = gather_pixels(embedding, local)
             self._pixels_to_write.append((vectors, classes))
         if self.regions is not None:
             number = self.images_seen + rank() * images + torch.arange(images, device=labels.device)
             self.images_seen += world_size() * images
             if index is not None and self.config.regions == "image":
-                number = index.to(labels.device)
+                number = index[part].to(labels.device)
             region = region_means(
-                embedding,
-                labels,
+                embedding[part],
+                labels[part],
                 num_classes=self.task.num_classes,
                 ignore_index=self.task.ignore_index,
             )

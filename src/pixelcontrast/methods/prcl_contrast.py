@@ -34,7 +34,7 @@ from pixelcontrast.losses import Distributions, distribution_info_nce, pairwise_
 from pixelcontrast.losses.likelihood import ScoreReduction
 from pixelcontrast.memory import GaussianPrototypes, Gaussians, GaussianSums
 from pixelcontrast.methods.base import Task
-from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm
+from pixelcontrast.methods.contrast import ContrastBatch, ContrastTerm, labelled_first
 from pixelcontrast.methods.kept import KeptWatch
 from pixelcontrast.models import EmbeddingConfig
 from pixelcontrast.sampling import (
@@ -261,9 +261,7 @@ class PRCLContrast(ContrastTerm):
 
     def _pool(self, labels: Tensor, hard: Tensor, labelled: int) -> ClassPool:
         """The pixels of all processes, in the order of a single one: labelled images first."""
-        order = torch.arange(world_size() * len(labels), device=labels.device)
-        ranks = order.view(world_size(), -1)
-        order = torch.cat([ranks[:, :labelled].flatten(), ranks[:, labelled:].flatten()])
+        order = labelled_first(len(labels), labelled, labels.device)
         labels, hard = (
             gather_rows(part, same_rows=True)[order].flatten(1) for part in (labels, hard)
         )

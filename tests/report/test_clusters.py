@@ -1,0 +1,38 @@
+import json
+
+import pytest
+
+from pixelcontrast.report.clusters import cluster_sheets
+from pixelcontrast.report.run import read_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    folder = tmp_path / "clusters"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"picture a")
+    rows = [
+        {"name": "small", "share": 0.1, "images": 2, "confidence": 0.5, "sheet": "a.png"},
+        {"name": "<large>", "share": 0.9, "images": 3, "confidence": 0.5, "sheet": "a.png"},
+        {"name": "empty", "share": 0.0, "images": 0, "confidence": None, "sheet": None},
+        {"name": "outside", "share": 0.2, "images": 1, "sheet": "../secret.png"},
+        "nothing",
+    ]
+    (folder / "clusters.json").write_text(json.dumps({"images": 3, "clusters": rows}))
+    return tmp_path
+
+
+def test_sheets_by_size_and_nothing_from_outside_the_folder(run):
+    sheets = cluster_sheets(read_run(run))
+    assert [sheet.name for sheet in sheets] == ["<large>", "small"]
+    assert "in 3 images" in sheets[0].text
+    assert sheets[0].data.startswith("data:image/png;base64,")
+
+
+def test_damaged_or_missing_numbers_are_no_clusters(run):
+    (run / "clusters" / "clusters.json").write_text('{"clusters": [')
+    assert cluster_sheets(read_run(run)) == []
+    (run / "clusters" / "clusters.json").unlink()
+    assert cluster_sheets(read_run(run)) == []

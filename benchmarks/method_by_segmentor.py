@@ -3,15 +3,17 @@
     python benchmarks/method_by_segmentor.py
     python benchmarks/method_by_segmentor.py --methods pico u2pl --decoders maskformer
 
-Each pair is built with the method's own defaults on a tiny encoder (a plain vision transformer for
-the decoders made for one), and takes two optimiser steps on drawn rectangles. A pair passes if all
-loss terms are finite, every parameter that learns gets a finite gradient, and the weights move.
+Each pair is built with the method's own defaults, warm-ups left out, on a tiny encoder (a plain
+vision transformer for the decoders made for one), and takes two optimiser steps on drawn
+rectangles. A pair passes if all loss terms are finite, every parameter that learns gets a finite
+gradient, and the weights move.
 The table goes to benchmarks/results/method_by_segmentor.json; docs/models.md prints it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -31,6 +33,7 @@ RESULT = Path(__file__).parent / "results" / "method_by_segmentor.json"
 VIT, TINY = "vit_tiny_patch16_224", "test_resnet"
 ON_VIT = ("dpt", "linear", "segmenter")
 WIDTHS = {"linear": None, "fcn": None, "maskformer": 64}
+WAITS = ("warmup_steps", "supervised_epochs")
 CLASSES, SIZE = 4, (64, 96)
 
 
@@ -63,6 +66,8 @@ def step(method_name: str, decoder: str) -> str:
     """Empty if the pair trains, else why not."""
     kind = method_class(method_name)
     config = parse_config({"method": {"name": method_name}}).method
+    waits = {key: 0 for key in WAITS if getattr(config, key, 0)}
+    config = dataclasses.replace(config, **waits)
     torch.manual_seed(0)
     model = ModelConfig(
         encoder=VIT if decoder in ON_VIT else TINY,

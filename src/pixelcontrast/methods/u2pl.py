@@ -157,7 +157,8 @@ class U2PL(TeacherStudent):
         output = self.segmentor(labeled.image)
         terms = self.segmentation(output, mask)
         zero = self.segmentor.idle_heads(output)
-        return LossReport({**terms, "unsupervised": 0 * terms["ce"], "contrast": zero}, {})
+        nothing = torch.zeros_like(zero)
+        return LossReport({**terms, "unsupervised": nothing, "contrast": zero}, {})
 
     @torch.no_grad()
     def _second_pass(self, images: Tensor) -> SegOutput:

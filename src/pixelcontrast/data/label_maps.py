@@ -85,7 +85,7 @@ class LabelMaps:
             found: dict[str, Any] = json.loads(self._seal.read_text(encoding="utf-8"))
             same = found["origin"] == origin
             sound = found["checksum"] == self._checksum()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise self._unusable("are missing or incomplete") from error
         if not same:
             raise self._unusable("were made with other weights or for another epoch")

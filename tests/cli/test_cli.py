@@ -69,6 +69,30 @@ def test_lists(cli, topic):
     assert len(out.splitlines()) >= 2
 
 
+def test_recipes_are_listed_by_method_data_and_network(cli):
+    lines = cli("list", "recipes", "--method", "pico", "--data", "cityscapes")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["pico_cityscapes"]
+    dpt = cli("list", "recipes", "--network", "dpt")[1]
+    assert "unimatch_v2_voc" in dpt
+    assert "pico" not in dpt
+    status, _, error = cli("list", "--method", "nobodys")
+    assert status
+    assert "no recipe" in error
+    assert "contextrast" in error
+    assert cli("list", "models", "--data", "voc")[0]
+
+
+def test_doctor_measures_a_network(cli):
+    status, out, _ = cli(
+        "doctor", "model.encoder=test_resnet", "model.decoder=fpn", "model.decoder_channels=8",
+        "view.crop=[64,96]", "train.device=cpu", "train.batch=1",
+    )  # fmt: skip
+    assert status == 0
+    assert "test_resnet + fpn" in out
+    assert "1 of 64 x 96" in out
+    assert "peak memory" in out
+
+
 def test_show_prints_the_recipe_and_applies_settings(cli):
     assert "# PiCo" in cli("show", "pico_camvid")[1]
     changed = yaml.safe_load(cli("show", "pico_camvid", "optim.lr=0.5")[1])

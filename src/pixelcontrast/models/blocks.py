@@ -18,6 +18,27 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, *, dilation: int = 
     )
 
 
+def separable_conv_bn_relu(
+    inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1
+) -> nn.Sequential:
+    """The same as one filter a channel and a 1x1 convolution, each with batch norm and ReLU."""
+    depthwise = nn.Conv2d(
+        inputs,
+        inputs,
+        kernel,
+        padding=dilation * (kernel // 2),
+        dilation=dilation,
+        groups=inputs,
+        bias=False,
+    )
+    return nn.Sequential(
+        depthwise,
+        nn.BatchNorm2d(inputs),
+        nn.ReLU(inplace=True),
+        *conv_bn_relu(inputs, outputs),
+    )
+
+
 def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """`x` (B, F, h, w) brought bilinearly to `size` (height, width)."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)

@@ -1,8 +1,9 @@
-"""What can be named in `model.encoder` and `model.decoder`, in words; imports nothing."""
+"""What can be named in `model.decoder`, in words; imports nothing."""
 
 DECODER_SUMMARIES = {
     "deeplabv3": "atrous spatial pyramid pooling on the deepest stage (1706.05587)",
     "deeplabv3plus": "the same, sharpened by a stage of stride 4 (1802.02611)",
+    "deeplabv3plus_separable": "deeplabv3plus with separable convolutions, faster (1802.02611)",
     "dpt": "pyramid of a plain vision transformer's blocks, as in UniMatch V2 (2103.13413)",
     "fcn": "one 3x3 convolution on the deepest, dilated stage (1411.4038)",
     "fpn": "top-down sum of all stages; also for transformers (1612.03144)",
@@ -15,17 +16,3 @@ DECODER_SUMMARIES = {
     "segmenter": "class tokens compared with a plain vision transformer's patches (2105.05633)",
     "upernet": "pyramid pooling and a feature pyramid, 512 channels (1807.10221)",
 }
-
-ENCODER_FAMILIES = {
-    "resnet50": "ResNet, ResNeXt, deep-stem variants (resnet101d, resnet101s); output stride 8-32",
-    "mobilenetv3_small_100": "MobileNet V2, V3, EfficientNet; output stride 8-32",
-    "convnext_tiny": "ConvNeXt; output stride 8-32",
-    "hrnet_w48": "HRNet, four resolutions in parallel; output stride 32",
-    "pvt_v2_b0": "pyramid vision transformers; output stride 32",
-    "swin_tiny_patch4_window7_224": "Swin; output stride 32",
-    "vit_small_patch16_224": "plain vision transformers (ViT, DeiT); four blocks, all of stride 16",
-    "vit_small_patch14_dinov2": "DINOv2; four blocks, all of stride 14",
-    "vit_small_patch16_dinov3": "DINOv3; four blocks, all of stride 16",
-}
-"""An example of each family that is tried in the tests; any timm backbone with feature maps that
-takes more than one image size will do."""

@@ -9,7 +9,7 @@ import copy
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -60,6 +60,34 @@ def summary(name: str) -> str:
     """The first comment line of a recipe: what it is for."""
     first = recipe_text(name).lstrip().split("\n", 1)[0]
     return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+class Traits(NamedTuple):
+    """What recipes are chosen by."""
+
+    method: str
+    data: str
+    encoder: str
+    decoder: str
+
+
+def traits(name: str) -> Traits:
+    """Method (of stages: the first one's), data set, encoder and decoder of a recipe.
+
+    A recipe for whatever folder it is given has the data set `folder`.
+    """
+    tree = load_recipe(name)
+    stages = tree.get("stages") or {}
+    methods = [tree, *stages.values()]
+    model, data = tree.get("model") or {}, tree.get("data") or {}
+    return Traits(
+        method=next(
+            (m["method"]["name"] for m in methods if "name" in (m.get("method") or {})), ""
+        ),
+        data=str(data.get("name") or "folder"),
+        encoder=str(model.get("encoder", "")),
+        decoder=str(model.get("decoder", "")),
+    )
 
 
 def load_recipe(name: str) -> Tree:

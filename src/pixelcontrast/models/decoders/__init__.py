@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixelcontrast.models.decoders.base import ClassHead, Decoded, Decoder, Scores
 from pixelcontrast.models.decoders.deeplabv3 import DeepLabV3
-from pixelcontrast.models.decoders.deeplabv3plus import DeepLabV3Plus
+from pixelcontrast.models.decoders.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusSeparable
 from pixelcontrast.models.decoders.dpt import DPT
 from pixelcontrast.models.decoders.fcn import FCN
 from pixelcontrast.models.decoders.fpn import FPN
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DECODERS: Mapping[str, type[Decoder]] = {
     "deeplabv3": DeepLabV3,
     "deeplabv3plus": DeepLabV3Plus,
+    "deeplabv3plus_separable": DeepLabV3PlusSeparable,
     "dpt": DPT,
     "fcn": FCN,
     "fpn": FPN,
@@ -47,6 +48,7 @@ __all__ = [
     "Decoder",
     "DeepLabV3",
     "DeepLabV3Plus",
+    "DeepLabV3PlusSeparable",
     "HRNetHead",
     "Linear",
     "MaskFormer",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelcontrast.models.blocks import conv_bn_relu
+from pixelcontrast.models.blocks import conv_bn_relu, separable_conv_bn_relu
 
 
 class SmallBatchNorm(nn.BatchNorm2d):
@@ -37,15 +37,17 @@ class ASPP(nn.Module):
         inputs: channels of the input.
         width: channels of each branch and of the output.
         stride: stride of the input map.
+        separable: take the dilated convolutions apart (1802.02611, section 3.1).
     """
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, *, separable: bool = False) -> None:
         super().__init__()
+        dilated = separable_conv_bn_relu if separable else conv_bn_relu
         self.rates = tuple(max(1, round(rate * 16 / stride)) for rate in (6, 12, 18))
         self.branches = nn.ModuleList(
             [
                 conv_bn_relu(inputs, width),
-                *(conv_bn_relu(inputs, width, 3, dilation=rate) for rate in self.rates),
+                *(dilated(inputs, width, 3, dilation=rate) for rate in self.rates),
             ]
         )
         self.pooled = nn.Sequential(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
-from pixelcontrast.models.blocks import conv_bn_relu, resize, size_of
+from pixelcontrast.models.blocks import conv_bn_relu, resize, separable_conv_bn_relu, size_of
 from pixelcontrast.models.decoders.aspp import ASPP
 from pixelcontrast.models.decoders.base import Decoded, Decoder
 
@@ -21,8 +21,7 @@ class DeepLabV3Plus(Decoder):
     """ASPP, up-sampled to the shallowest stage and fused with it (Chen et al., 1802.02611).
 
     The shallow stage is reduced to 48 channels (table 1) and the fusion refined by two plain 3x3
-    convolutions of 256 channels (table 2), as the semi-supervised methods use them; the paper's
-    separable convolutions belong to its Xception variant.
+    convolutions of 256 channels (table 2), as the semi-supervised methods use them.
 
     Taps: `features` (default), `fusion` (the concatenation before the 3x3 convolutions), `aspp`,
     `encoder`.
@@ -30,6 +29,7 @@ class DeepLabV3Plus(Decoder):
 
     default_stride = 16
     low_width = 48
+    separable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -44,10 +44,11 @@ class DeepLabV3Plus(Decoder):
         self.align_corners = align_corners
         fused = self.channels + self.low_width
         self.tap_channels = {"aspp": self.channels, "fusion": fused}
-        self.aspp = ASPP(channels[-1], self.channels, strides[-1])
+        self.aspp = ASPP(channels[-1], self.channels, strides[-1], separable=self.separable)
         self.low = conv_bn_relu(channels[0], self.low_width)
+        fine = separable_conv_bn_relu if self.separable else conv_bn_relu
         self.refine = nn.Sequential(
-            conv_bn_relu(fused, self.channels, 3), conv_bn_relu(self.channels, self.channels, 3)
+            fine(fused, self.channels, 3), fine(self.channels, self.channels, 3)
         )
 
     def forward(self, stages: Sequence[Tensor]) -> Decoded:
@@ -56,3 +57,12 @@ class DeepLabV3Plus(Decoder):
         wide = resize(pooled, size_of(stages[0]), align_corners=self.align_corners)
         fusion = torch.cat([wide, self.low(stages[0])], dim=1)
         return Decoded(self.refine(fusion), {"aspp": pooled, "fusion": fusion})
+
+
+class DeepLabV3PlusSeparable(DeepLabV3Plus):
+    """The same with depthwise separable convolutions in place of the 3x3 ones.
+
+    1802.02611, section 3.1: ASPP and decoder taken apart, as in the paper's fast models.
+    """
+
+    separable = True

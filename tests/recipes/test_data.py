@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from tests.data import layouts
+from tests.recipes.miniatures import DRAW
 
 from pixelcontrast.data import open_dataset, recognise
 from pixelcontrast.data.guides import GUIDES
-from pixelcontrast.data.published import published_list, published_lists
+from pixelcontrast.data.published import published_lists
 from pixelcontrast.engine.prepare import refuse_unknown
 from pixelcontrast.engine.sources import gather_sources
 from pixelcontrast.recipes import load_recipe, recipe_names
@@ -18,42 +18,6 @@ SECTIONS = {
     for name in recipe_names()
     if load_recipe(name)["data"]["name"] in GUIDES
 }
-
-
-def listed(*names):
-    return tuple(dict.fromkeys(i for name in names for i in published_list(name)))
-
-
-DRAW = {
-    "camvid": layouts.draw_camvid,
-    "pascal_context": layouts.draw_pascal_context,
-    "coco_stuff10k": layouts.draw_stuff10k,
-    "cityscapes": lambda root: layouts.draw_cityscapes(
-        root, train=listed("u2pl/cityscapes/1_8", "unimatch/cityscapes/1_8")
-    ),
-    "voc": lambda root: layouts.draw_voc(
-        root, train=listed("u2pl/voc/blender_2646", "u2pl/voc/classic_183", "u2pl/voc/blender_662")
-    ),
-    "ade20k": lambda root: layouts.draw_ade20k(
-        root, train=(*published_list("unimatch/ade20k/1_8"), "ADE_train_00000001")
-    ),
-    "coco": lambda root: layouts.draw_coco(
-        root, train=(*published_list("unimatch/coco/1_128"), "000000000009")
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory):
-    """The drawn folder of a data set, one a module."""
-    drawn = {}
-
-    def folder(name):
-        if name not in drawn:
-            drawn[name] = DRAW[name](tmp_path_factory.mktemp(name))
-        return drawn[name]
-
-    return folder
 
 
 @pytest.mark.parametrize("config", SECTIONS, ids=SECTIONS.values())

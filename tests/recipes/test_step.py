@@ -110,7 +110,14 @@ def folder(request, miniature, scenes, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", recipe_names())
+def cases():
+    """The recipes; those with an HRNet are slow even when small."""
+    for name in recipe_names():
+        large = load_recipe(name)["model"]["encoder"].startswith("hrnet")
+        yield pytest.param(name, marks=pytest.mark.slow if large else ())
+
+
+@pytest.mark.parametrize("name", cases())
 def test_recipe_takes_a_step(name, folder, tmp_path):
     recipe = load_recipe(name)
     tree = resolved(name, str(folder(recipe)))

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.scoring import score_run
-from pixelcontrast.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("val_miou", "test_miou", "val_alignment", "val_uniformity", "val_uniformity_1")
@@ -85,7 +84,8 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
     rows = []
     for folder in folders:
         record = folder.read_record()
-        outcomes = {split: score_run(folder, split=split) for split in ("val", "test")}
+        val = json.loads((folder.evaluation("val") / "scores.json").read_text())
+        test = score_run(folder, split="test", features=None)
         names = record["dataset"]["classes"]
         rows.append(
             {
@@ -94,12 +94,12 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
                 "network": record["best"]["which"],
                 "seconds": record["seconds"],
                 "commit": record["git"].get("commit"),
-                "val_miou": outcomes["val"].scores.miou,
-                "test_miou": outcomes["test"].scores.miou,
-                "test_boundary_miou": outcomes["test"].boundary.scores.miou,
-                **separation(outcomes["val"]),
+                "val_miou": val["scores"]["miou"],
+                "test_miou": test.scores.miou,
+                "test_boundary_miou": test.boundary.scores.miou,
+                **separation(val["features"][0]),
                 **networks(folder),
-                "test_iou": dict(zip(names, outcomes["test"].scores.iou, strict=True)),
+                "test_iou": dict(zip(names, test.scores.iou, strict=True)),
             }
         )
     keys = [key for key in rows[0] if key.startswith(("val_", "test_")) and key != "test_iou"]
@@ -113,11 +113,14 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
     }
 
 
-def separation(outcome: Evaluation) -> dict[str, float]:
-    """A, U and U_l of the classifier's input."""
-    layer = outcome.features[0]
-    near = {f"val_uniformity_{n}": value for n, value in layer.neighbourhood.items()}
-    return {"val_alignment": layer.alignment, "val_uniformity": layer.uniformity, **near}
+def separation(layer: dict) -> dict[str, float]:
+    """A, U and U_l of one layer."""
+    near = layer["neighbourhood_uniformity"]
+    return {
+        "val_alignment": layer["alignment"],
+        "val_uniformity": layer["uniformity"],
+        **{f"val_uniformity_{n}": value for n, value in near.items()},
+    }
 
 
 def networks(folder: RunFolder) -> dict[str, float]:

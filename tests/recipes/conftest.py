@@ -9,7 +9,7 @@ def miniature(tmp_path_factory):
 
     def folder(name):
         if name not in drawn:
-            drawn[name] = DRAW[name.removesuffix("27")](tmp_path_factory.mktemp(name))
+            drawn[name] = DRAW[name](tmp_path_factory.mktemp(name))
         return drawn[name]
 
     return folder

@@ -16,6 +16,8 @@ DRAW = {
     "cityscapes": lambda root: layouts.draw_cityscapes(
         root, train=listed("u2pl/cityscapes/1_8", "unimatch/cityscapes/1_8")
     ),
+    "cityscapes27": layouts.draw_cityscapes,
+    "coco_stuff27": lambda root: layouts.draw_stuff(root, curated=True),
     "voc": lambda root: layouts.draw_voc(
         root, train=listed("u2pl/voc/blender_2646", "u2pl/voc/classic_183", "u2pl/voc/blender_662")
     ),

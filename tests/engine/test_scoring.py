@@ -3,12 +3,13 @@ import json
 import pytest
 import torch
 from tests.conftest import TINY
+from tests.data.layouts import draw_cityscapes, draw_pascal_context
 
-from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.config import DataConfig, parse_config
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.heads import segmentor_with_heads
 from pixelcontrast.engine.predict import load
-from pixelcontrast.engine.scoring import score_run
+from pixelcontrast.engine.scoring import _elsewhere, score_run
 from pixelcontrast.evaluation import FeatureConfig
 
 
@@ -89,3 +90,17 @@ def test_multi_scale_protocols_take_features_from_one_pass(run):
     plain = score_run(run).features
     several = replace(protocol, scales=(0.5, 1.0, 1.5), flip=True)
     assert score_run(run, inference=several).features == plain
+
+
+def test_another_folder_is_read_like_the_runs_own_if_it_is_of_its_kind(tmp_path, scenes):
+    city = draw_cityscapes(tmp_path / "city")
+    context = draw_pascal_context(tmp_path / "context")
+    for name, root, expected in (
+        ("cityscapes27", city, "cityscapes27"),
+        ("cityscapes", city, "cityscapes"),
+        ("pascal_context60", context, "pascal_context60"),
+        ("cityscapes27", scenes, "auto"),
+        ("auto", city, "auto"),
+    ):
+        config = _elsewhere(DataConfig(name=name), root)
+        assert (config.name, config.root) == (expected, root)

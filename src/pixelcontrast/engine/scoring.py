@@ -14,9 +14,16 @@ import numpy as np
 
 from pixelcontrast.core.errors import CheckpointError, DataError
 from pixelcontrast.core.files import write_json, write_text
-from pixelcontrast.data import Sample, SegDataset, build_eval_loader, write_bytes, write_mask
+from pixelcontrast.data import (
+    DATASETS,
+    Sample,
+    SegDataset,
+    build_eval_loader,
+    write_bytes,
+    write_mask,
+)
 from pixelcontrast.engine.clusters import MatchedNetwork, evaluate_clusters
-from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.config import DataConfig, parse_config
 from pixelcontrast.engine.embedding import embedding_pictures
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.heads import segmentor_with_heads
@@ -40,6 +47,17 @@ FEATURES = FeatureConfig()
 
 _PICTURES = 6
 _LONGEST_SIDE = 640
+
+
+def _elsewhere(config: DataConfig, root: Path) -> DataConfig:
+    """The same kind of data in another folder; its layout is recognised if it is not the run's.
+
+    One layout may be read in several ways (Cityscapes with 19 or 27 classes), so the run's own
+    reading comes first.
+    """
+    layout = DATASETS.get(config.name)
+    same = layout is not None and root.expanduser().is_dir() and layout.recognise(root.expanduser())
+    return replace(config, root=root, name=config.name if same else "auto")
 
 
 def score_run(
@@ -69,7 +87,7 @@ def score_run(
         DataError: the split is missing or has no masks, or its classes are others.
     """
     config = parse_config(folder.read_config())
-    settings = config.data if data is None else replace(config.data, root=data, name="auto")
+    settings = config.data if data is None else _elsewhere(config.data, data)
     dataset = open_data(settings)
     split = split or config.data.val
     samples = tuple(s for s in dataset.select(split) if s.mask is not None)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.methods.optim import (
     OptimConfig,
     build_optimizer,
@@ -66,3 +67,9 @@ def test_prcls_rates_fall_per_group_to_a_floor():
     assert rates[100][0] == pytest.approx(1.714838e-3, rel=1e-6)
     assert rates[199][1] == pytest.approx(1e-6)
     assert rates[200] == pytest.approx([1e-6, 1e-6])
+
+
+@pytest.mark.parametrize("layer_decay", [0.0, -0.5, 1.1, float("nan")])
+def test_rates_cannot_grow_with_depth_or_vanish(layer_decay):
+    with pytest.raises(ConfigError, match="layer_decay"):
+        OptimConfig(layer_decay=layer_decay)

@@ -90,6 +90,15 @@ class TestMobileNetSegFormer(ModelTester):
     sizes = SMALL
 
 
+class TestMiTSegFormer(ModelTester):
+    encoder = "mit_b0"
+    decoder = "segformer"
+    decoder_channels = 32
+    strides = (4, 8, 16, 32)
+    logits_stride = 4
+    sizes = (*SMALL, (129, 129), (321, 321))
+
+
 class TestViTLinear(ModelTester):
     encoder = "vit_tiny_patch16_224"
     decoder = "linear"

@@ -11,6 +11,7 @@ from pixelcontrast.report.words import (
     method_title,
     run_title,
     settings,
+    term_title,
 )
 
 
@@ -122,3 +123,8 @@ def test_student_and_teacher_are_both_reported(folder):
         "Best validation mean IoU: trained weights 50.0 % and teacher 45.0 %. "
         "The better one is kept and scored."
     )
+
+
+def test_terms_of_masks_are_told_in_words_and_keep_their_names():
+    assert term_title("mask_dice") == "masks, by their overlap (mask_dice)"
+    assert term_title("ce") == "ce"

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from pixelcontrast.core.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
@@ -39,6 +41,14 @@ class OptimConfig:
     """No group's rate falls below this after the growth (PRCL: 1e-6)."""
     clip_norm: float | None = None
     """Largest gradient norm; None does not clip."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                "the share of the rate must lie in (0, 1]",
+                where=f"optim.layer_decay={self.layer_decay}",
+                fix="0.65 to 0.95, or 1 for the same rate everywhere",
+            )
 
 
 def learning_rate_factor(step: int, total: int, config: OptimConfig) -> float:

@@ -1,8 +1,8 @@
 """Mix Transformer, the encoder of SegFormer: timm models `mit_b0` to `mit_b5`.
 
-timm itself has no such backbone. It is registered there on import, so that weights, features and names
-are handled as for every other encoder. Parameters carry the names of the published weight files;
-those of the `transformers` library are translated.
+timm itself has no such backbone. It is registered there on import, so that weights, features and
+names are handled as for every other encoder. Parameters carry the names of the published weight
+files; those of the `transformers` library are translated.
 """
 
 from __future__ import annotations

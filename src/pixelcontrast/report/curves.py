@@ -8,7 +8,7 @@ from pixelcontrast.report.chart import Chart, Series, Style, line_chart, smoothe
 from pixelcontrast.report.class_charts import ClassRow, ClassSeries, Panel, small_charts
 from pixelcontrast.report.groups import COLOURS, Group
 from pixelcontrast.report.run import Line, Run, number
-from pixelcontrast.report.words import NETWORKS
+from pixelcontrast.report.words import NETWORKS, term_title
 
 _STATS: dict[str, tuple[str, str]] = {
     "anchors": (
@@ -290,10 +290,12 @@ def _losses(groups: Sequence[Group]) -> list[Chart | None]:
     if sum(len(group.runs) for group in groups) > 1:
         charts = [_trained(groups, "loss", "Training loss", "The sum of all terms, smoothed.")]
         if len(terms) > 1:
-            charts += [_trained(groups, f"loss/{t}", f"Loss term: {t}", "") for t in terms]
+            charts += [
+                _trained(groups, f"loss/{t}", f"Loss term: {term_title(t)}", "") for t in terms
+            ]
         return charts
     run = groups[0].runs[0]
-    shown = [("total", "loss"), *((term, f"loss/{term}") for term in terms)]
+    shown = [("total", "loss"), *((term_title(t), f"loss/{t}") for t in terms)]
     if len(terms) == 1:
         shown = shown[:1]
     series = []

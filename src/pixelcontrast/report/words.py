@@ -104,6 +104,19 @@ NETWORKS = {
 """What the networks of a method are called, by the name of their score in the log."""
 
 
+_TERMS = {
+    "mask_class": "classes of the masks",
+    "mask_focal": "masks, pixel by pixel",
+    "mask_dice": "masks, by their overlap",
+}
+"""Loss terms whose names in the log do not tell what they are."""
+
+
+def term_title(term: str) -> str:
+    """What a loss term measures, in words where it has some."""
+    return f"{_TERMS[term]} ({term})" if term in _TERMS else term
+
+
 def method_title(method: str) -> str:
     """The method's name as its paper writes it."""
     return _METHODS[method][0] if method in _METHODS else method

@@ -28,7 +28,8 @@ FAR = 1e30
 """Below every similarity by more than its type resolves, yet finite: a row without a single entry
 stays a row of numbers."""
 MOST = 2.0**100
-"""Above it, and long before, log2(1 + x) is log2(x)."""
+"""Above it, and long before, log(1 + x) is log(x)."""
+LN2 = 1 / LOG2E
 
 
 def matrix_terms(contrast: Contrast) -> AnchorTerms:
@@ -146,7 +147,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         refuse_second_order()
         anchors, keys, kept, divisor = ctx.saved_tensors
-        weight = (grad / divisor).mul_(-ctx.roles.scale)[:, None]
+        weight = (grad / divisor).mul_(-ctx.roles.scale * LN2)[:, None]
         if ctx.finished:
             return (kept * weight).to(anchors.dtype), None, None
         with torch.autocast(grad.device.type, enabled=False):
@@ -210,7 +211,7 @@ class _Block(NamedTuple):
     pull: Tensor | None
     """(n, K) negative gradient of each loss by the similarities, not yet divided by `divisor`."""
     divisor: Tensor
-    """(n,) number of positives, at least 1, in units of a base-2 logarithm."""
+    """(n,) number of positives, at least 1."""
 
 
 def _block(rows: Tensor, keys: Tensor, roles: _Roles, at: slice, *, with_pull: bool) -> _Block:
@@ -242,12 +243,13 @@ def _block(rows: Tensor, keys: Tensor, roles: _Roles, at: slice, *, with_pull: b
     gap = torch.sub(total.log2() + highest, logits, out=logits)
     if roles.negatives:
         odds = gap.exp2().clamp_max_(MOST).mul_(positive)
-        above = odds + 1
-        attract = odds.div_(above)
-        each = torch.maximum(above.log2_(), gap.mul_(positive), out=gap)
+        attract = odds / (odds + 1)
+        # A CPU takes half the time of log(1 + odds). Odds at their limit: the gap itself.
+        loss = torch.maximum(odds.log1p_(), gap.mul_(positive).mul_(LN2), out=gap).sum(1)
         repel = attract.sum(1, keepdim=True)
     else:
-        each, attract, repel = gap.mul_(positive), positive, count[:, None]
-    divisor = count.clamp_min(1).mul_(LOG2E)
+        attract, repel = positive, count[:, None]
+        loss = gap.mul_(positive).sum(1).mul_(LN2)
+    divisor = count.clamp_min(1)
     pull = torch.addcmul(attract, power, repel / total, value=-1) if with_pull else None
-    return _Block(each.sum(1) / divisor, count, pull, divisor)
+    return _Block(loss / divisor, count, pull, divisor)

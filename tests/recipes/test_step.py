@@ -124,6 +124,8 @@ def test_recipe_takes_a_step(name, folder, tmp_path):
     if recipe["data"]["name"] == "scenes":
         tree["data"] |= {"name": "auto"}
         tree["data"].pop("scenes", None)
+        if "labeled" in tree["data"]:
+            tree["data"]["labeled"] = IMAGES
     config, sources, _ = prepare(tree)
     sources = replace(
         sources, labeled=sources.labeled[:IMAGES], unlabeled=sources.unlabeled[:IMAGES]

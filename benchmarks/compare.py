@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"))
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="JSON [benchmarks/results/SET.json]")
     arguments = parser.parse_args()
 
     folders = {}
@@ -58,8 +59,7 @@ def main() -> None:
         "methods": methods,
         "differences": differences(methods, arguments.methods[0]),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{arguments.set}.json"
+    path = arguments.out or RESULTS / f"{arguments.set}.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
     print(path)

@@ -3,6 +3,7 @@
     python benchmarks/models.py                            # the whole cross product, random weights
     python benchmarks/models.py --decoders ocrnet --encoders resnet18
     python benchmarks/models.py --exports --encoders resnet18 vit_tiny_patch16_224
+    python benchmarks/models.py --table                    # what docs/models.md prints
 
 For each pair: the output has the size of the image at 65, 129, 321 and 97 x 161, every parameter
 that learns has a finite gradient in training mode, bfloat16 autocast stays near float32, and a
@@ -135,12 +136,59 @@ def onnx(program: Any, example: torch.Tensor, probe: torch.Tensor) -> torch.Tens
     return torch.from_numpy(session.run(None, {name: probe.numpy()})[0])
 
 
+def verdict(row: dict[str, Any]) -> str:
+    """`yes` if all that was tried went well, else what did not; empty if nothing was tried."""
+    if "refused" in row:
+        return "refused"
+    if "sizes" not in row:
+        return ""
+    failed = {
+        "size": not row["sizes"],
+        "gradient": bool(row["gradients"]),
+        "bfloat16": row["bfloat16"] > 0.1,
+        "file": row["file"] > 0,
+    }
+    return ", ".join(name for name, bad in failed.items() if bad) or "yes"
+
+
+def exported(row: dict[str, Any]) -> str:
+    """For which image sizes torch.export and ONNX give the module's logits."""
+    words = []
+    for form in ("export", "onnx"):
+        gaps = {kind: row.get(f"{form}_{kind}") for kind in ("fixed", "dynamic")}
+        good = {k: isinstance(gap, float) and gap < 1e-3 for k, gap in gaps.items()}
+        words.append("any size" if all(good.values()) else "one size" if good["fixed"] else "no")
+    return " / ".join(words)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Two markdown tables: what was tried of each pair, and exports."""
+    decoders = [name for name in DECODERS if name in rows]
+    tried = [e for e in ENCODERS if any(verdict(rows[d].get(e, {})) for d in decoders)]
+    lines = [f"| decoder | {' | '.join(f'`{e}`' for e in tried)} |"]
+    lines += [f"| --- |{' --- |' * len(tried)}"]
+    for decoder in decoders:
+        cells = [verdict(rows[decoder].get(encoder, {})) for encoder in tried]
+        if any(cells):
+            lines.append(f"| `{decoder}` | {' | '.join(cells)} |")
+    lines += ["", "| decoder | encoder | torch.export / ONNX |", "| --- | --- | --- |"]
+    for decoder in decoders:
+        for encoder, row in rows[decoder].items():
+            if "export_fixed" in row:
+                lines.append(f"| `{decoder}` | `{encoder}` | {exported(row)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--encoders", nargs="+", default=ENCODERS)
     parser.add_argument("--decoders", nargs="+", default=list(DECODERS))
     parser.add_argument("--exports", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the results as markdown")
     args = parser.parse_args()
+    if args.table:
+        print(table(json.loads(RESULT.read_text())["rows"]))
+        return
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     for decoder in args.decoders:

@@ -6,7 +6,7 @@
 Each pair is built with the method's own defaults, warm-ups left out, on a tiny encoder (a plain
 vision transformer for the decoders made for one), and takes two optimiser steps on drawn
 rectangles. A pair passes if all loss terms are finite, every parameter that learns gets a finite
-gradient, and the weights move.
+gradient, and the weights move. Methods without labels find the clusters of the batch first.
 The table goes to benchmarks/results/method_by_segmentor.json; docs/models.md prints it.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -23,10 +24,12 @@ import torch
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.files import atomic_path
 from pixelcontrast.core.types import Batch
+from pixelcontrast.data.label_maps import LabelMaps
 from pixelcontrast.data.loaders import Stream
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.methods import METHODS, method_class
-from pixelcontrast.methods.base import Task
+from pixelcontrast.methods.base import Method, Task
+from pixelcontrast.methods.clustering import ClusteringMethod
 from pixelcontrast.models import DECODERS, ModelConfig, build_segmentor
 
 RESULT = Path(__file__).parent / "results" / "method_by_segmentor.json"
@@ -48,6 +51,7 @@ def drawn_batch(stream: Stream, batch: int = 4) -> Batch:
             left = int(torch.randint(0, width - 32, (), generator=generator))
             mask[image, top : top + 32, left : left + 32] = label
     colour = torch.linspace(20, 235, CLASSES)[mask.long()][:, None]
+    views = int(stream.pair.second) if stream.pair else stream.strong_views
     noise = 8 * torch.randn(batch, 3, height, width, generator=generator)
     image = (colour + noise).clamp(0, 255).to(torch.uint8)
     return Batch(
@@ -56,10 +60,23 @@ def drawn_batch(stream: Stream, batch: int = 4) -> Batch:
         index=torch.arange(batch),
         ids=tuple(f"drawn{i}" for i in range(batch)),
         geometry=torch.eye(2, 3).expand(batch, 2, 3),
+        grid_box=torch.tensor([[0, 0, *stream.pair.grid, 0]] * batch) if stream.pair else None,
         mask=mask if stream.labelled else None,
-        strong=tuple(255 - image for _ in range(stream.strong_views)),
+        strong=tuple(255 - image for _ in range(views)),
         hidden_mask=mask if stream.hidden_masks else None,
     )
+
+
+def find_clusters(method: ClusteringMethod, batch: Batch, folder: Path) -> None:
+    """The clusters of one batch, as the engine finds them at the start of an epoch."""
+    method.cluster(0, [batch], len(batch.ids))
+    labels = LabelMaps(folder, batch.ids, method.grid, method.sizes())
+    labels.create()
+    found = method.label(0, [batch], labels)
+    labels.seal("drawn", {})
+    labels.opened("drawn")
+    method.use_labels(labels, *found)
+    method.begin_epoch(0, None)
 
 
 def step(method_name: str, decoder: str) -> str:
@@ -74,10 +91,21 @@ def step(method_name: str, decoder: str) -> str:
         decoder=decoder,
         decoder_channels=WIDTHS.get(decoder, 16) if decoder not in ON_VIT else None,
         pretrained=False,
+        unit_features=kind.finds_clusters,
     )
     segmentor = build_segmentor(model, CLASSES, embedding=kind.embedding_head(config))
-    method = kind(config, segmentor, Task(CLASSES, 255, total_steps=100)).train()
+    method = kind(config, segmentor, Task(CLASSES, 255, total_steps=100, crop=SIZE))
+    method.train()
     batch = {stream.name: drawn_batch(stream) for stream in method.streams}
+    if isinstance(method, ClusteringMethod):
+        with tempfile.TemporaryDirectory() as folder:
+            find_clusters(method, *batch.values(), Path(folder))
+            return trains(method, batch)
+    return trains(method, batch)
+
+
+def trains(method: Method, batch: dict[str, Batch]) -> str:
+    """Two steps on the same images; empty if they go well, else why not."""
     learning = {n: p for n, p in method.named_parameters() if p.requires_grad}
     before = {n: p.detach().clone() for n, p in learning.items()}
     optimizer = torch.optim.AdamW(learning.values(), 1e-3)

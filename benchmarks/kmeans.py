@@ -126,7 +126,6 @@ def main():
         "cpu_seconds": {name: [round(t, 2) for t in values] for name, values in times.items()},
         "time_ratio": round(statistics.median(a / b for a, b in pairs), 3),
         "extra_peak_mib": memory,
-        "memory_ratio": round(memory["ours"] / memory["faiss"], 3),
         "largest_difference_of_centroids": float(f"{float(apart):.2g}"),
     }
     print(json.dumps(report, indent=2))

@@ -71,7 +71,8 @@ def test_lists(cli, topic):
 
 def test_recipes_are_listed_by_method_data_and_network(cli):
     lines = cli("list", "recipes", "--method", "pico", "--data", "cityscapes")[1].splitlines()
-    assert [line.split()[0] for line in lines] == ["pico_cityscapes"]
+    networks = ("", "_deeplabv3", "_ocrnet", "_segformer")
+    assert [line.split()[0] for line in lines] == [f"pico_cityscapes{n}" for n in networks]
     dpt = cli("list", "recipes", "--network", "dpt")[1]
     assert "unimatch_v2_voc" in dpt
     assert "pico" not in dpt

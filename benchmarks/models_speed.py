@@ -9,8 +9,11 @@ library's decoder is made of separable convolutions, so `deeplabv3plus_separable
 counterpart; `deeplabv3plus` has the plain convolutions of the semi-supervised methods and is
 measured beside the other one with its pyramid made plain, as far as that library goes: its fusion
 stays separable. One contestant's forward pass includes normalisation (ours alone does that) and
-up-sampling to the image. Times are process CPU time; contestants take turns, and a ratio is the
-median over rounds of the ratio within a round.
+up-sampling to the image. The arithmetic differs, too: this package's decoder has the two fusion
+convolutions of the paper, the other library's one and separable; `ours_over_smp_per_flop` divides
+the ratio of the times by that of the floating-point operations of all convolutions. Times are
+process CPU time; contestants take turns, and a ratio is the median over rounds of the ratio within
+a round.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import segmentation_models_pytorch as smp
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pixelcontrast.models import ModelConfig, build_segmentor
 
@@ -53,6 +57,25 @@ def seconds(network, image):
     return taken
 
 
+def gigaflops(network, image):
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(image)
+    return round(counter.get_total_flops() / 1e9, 2)
+
+
+def beside(pair, mine, other, image):
+    flops = [gigaflops(network, image) for network in pair]
+    ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
+    return {
+        "ours_seconds": round(statistics.median(mine), 4),
+        "smp_seconds": round(statistics.median(other), 4),
+        "ours_over_smp": round(ratio, 3),
+        "gigaflops": flops,
+        "ours_over_smp_per_flop": round(ratio * flops[1] / flops[0], 3),
+        "parameters": [sum(p.numel() for p in network.parameters()) for network in pair],
+    }
+
+
 def measure(side, rounds):
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -68,17 +91,7 @@ def measure(side, rounds):
             if turn:  # the first one warms up
                 for mine, value in zip(times[name], taken, strict=True):
                     mine.append(value)
-    return {
-        name: {
-            "ours_seconds": round(statistics.median(mine), 4),
-            "smp_seconds": round(statistics.median(other), 4),
-            "ours_over_smp": round(
-                statistics.median(a / b for a, b in zip(mine, other, strict=True)), 3
-            ),
-            "parameters": [sum(p.numel() for p in network.parameters()) for network in pairs[name]],
-        }
-        for name, (mine, other) in times.items()
-    }
+    return {name: beside(pairs[name], *taken, image) for name, taken in times.items()}
 
 
 def main():

@@ -213,7 +213,7 @@ def test_eval_scores_a_split(cli, trained):
     assert status == 0
     printed = json.loads(out)
     stored = json.loads((trained / "evaluation" / "test" / "scores.json").read_text())
-    for part in ("boundary", "features", "instances"):
+    for part in ("boundary", "features", "instances", "clusters"):
         assert printed.pop(part) == stored[part]
     assert stored["scores"] == printed
     assert stored["protocol"]["scales"] == [0.5, 1.0]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from pixelcontrast.core.assignment import assign_pairs
 from pixelcontrast.core.errors import unknown_name
 from pixelcontrast.evaluation.confusion import PairCounts
 from pixelcontrast.evaluation.scores import known_mean, percent, ratios
@@ -71,11 +72,9 @@ def match_clusters(counts_CK: Tensor, rule: MatchRule = "hungarian") -> tuple[in
         return tuple(torch.where(best > 0, owner, -1).tolist())
     if rule != "hungarian":
         raise unknown_name("matching rule", rule, ["hungarian", "majority"])
-    from scipy.optimize import linear_sum_assignment  # slow to import, rarely needed
-
-    classes, clusters = linear_sum_assignment(counts.numpy(), maximize=True)
+    classes, clusters = assign_pairs(counts, maximise=True)
     owners = torch.full((counts.shape[1],), -1)
-    owners[torch.from_numpy(clusters)] = torch.from_numpy(classes)
+    owners[clusters] = classes
     return tuple(owners.tolist())
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core.assignment import assign_pairs
 from pixelcontrast.core.distributed import mean_over_ranks
 from pixelcontrast.core.labels import resize_labels
 
@@ -137,20 +137,18 @@ def _matches(costs: Tensor, ids: Tensor) -> list[_Match]:
         costs: (L, B, Q, C).
         ids: (B, H, W) class ids, C for ignored pixels.
     """
-    from scipy.optimize import linear_sum_assignment  # here, to keep the package's import quick
-
     layers, batch, _, num_classes = costs.shape
     present = ids.new_zeros(batch, num_classes + 1).scatter_(1, ids.flatten(1), 1)[:, :-1]
-    packed = torch.cat([costs.flatten(), present.flatten().float()]).cpu().numpy()
-    table = np.nan_to_num(packed, nan=_UNMATCHABLE, posinf=_UNMATCHABLE, neginf=-_UNMATCHABLE)
-    cost = table[: costs.numel()].reshape(costs.shape)
-    there = table[costs.numel() :].reshape(batch, num_classes) > 0
+    packed = torch.cat([costs.flatten(), present.flatten().float()]).cpu()
+    table = packed.nan_to_num(_UNMATCHABLE, _UNMATCHABLE, -_UNMATCHABLE)
+    cost = table[: costs.numel()].view(costs.shape)
+    there = table[costs.numel() :].view(batch, num_classes) > 0
     matches = []
     for layer in range(layers):
         rows: list[list[int]] = [[], [], []]
         for image in range(batch):
-            labels = np.flatnonzero(there[image])
-            query, place = linear_sum_assignment(cost[layer, image][:, labels])
+            labels = there[image].nonzero().flatten()
+            query, place = assign_pairs(cost[layer, image][:, labels])
             rows[0] += [image] * len(query)
             rows[1] += query.tolist()
             rows[2] += labels[place].tolist()

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from pixelcontrast.core.assignment import assign_pairs
 
 _LARGEST_SHARE = 0.9
 
@@ -40,9 +41,8 @@ def pair_counts(first_N: Tensor, second_N: Tensor, clusters: int) -> Tensor:
 
 def matched_share(pairs_CC: Tensor) -> float:
     """Share of the pixels on which two clusterings agree, after the best one-to-one renaming."""
-    pairs = pairs_CC.cpu().numpy()
-    rows, columns = linear_sum_assignment(pairs, maximize=True)
-    return float(pairs[rows, columns].sum() / max(1, pairs.sum()))
+    pairs = pairs_CC.cpu()
+    return float(pairs[assign_pairs(pairs, maximise=True)].sum() / pairs.sum().clamp_min(1))
 
 
 def collapse_warning(stats: Mapping[str, float], sizes: Mapping[str, int]) -> str | None:

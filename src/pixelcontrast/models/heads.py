@@ -29,7 +29,10 @@ class Classifier(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of every position."""
-        return super().forward(F.normalize(x.float(), dim=1, eps=1e-12).to(x) if self.unit else x)
+        scores: Tensor = super().forward(  # type: ignore[no-untyped-call]
+            F.normalize(x.float(), dim=1, eps=1e-12).to(x) if self.unit else x
+        )
+        return scores
 
 
 class AuxiliaryHead(nn.Sequential):

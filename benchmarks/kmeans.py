@@ -12,6 +12,7 @@ size before the call, in a fresh process after a small warm-up. faiss: `pip inst
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -80,6 +81,7 @@ def measure_memory(name, rows):
     features = drawn(rows)
     start = features[:CLUSTERS].clone()
     CONTESTANTS[name](features[:5000].clone(), start)
+    ctypes.CDLL(None).malloc_trim(0)  # what drawing the rows left free would hide what comes
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     CONTESTANTS[name](features, start)

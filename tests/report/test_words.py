@@ -51,6 +51,11 @@ def test_settings_of_a_run(folder):
     )
 
 
+def test_masks_that_were_not_used_are_not_spoken_of(make_run):
+    run = read_run(make_run(steps=20, pictures=0, count=2, method="picie"))
+    assert headline_sentence(run).endswith("It learnt from 200 images and from no mask.")
+
+
 def test_options_are_flat(folder):
     options = dict(method_options(read_run(folder)))
     assert options["temperature"] == "0.1"

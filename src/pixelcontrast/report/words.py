@@ -104,6 +104,9 @@ NETWORKS = {
 """What the networks of a method are called, by the name of their score in the log."""
 
 
+_WITHOUT_MASKS = ("picie", "mdc")
+"""Methods that learn from images alone, whatever masks there are."""
+
 _TERMS = {
     "mask_class": "classes of the masks",
     "mask_focal": "masks, pixel by pixel",
@@ -136,7 +139,10 @@ def headline_sentence(run: Run) -> str:
     way = "cross-entropy alone" if run.method == "supervised" else run_title(run)
     sentence = f"{network[0].upper()}{network[1:]} trained on {data} with {way}."
     labelled = counts.get("labeled", counts.get("train"))
-    if labelled is not None:
+    if run.method in _WITHOUT_MASKS:
+        images = (labelled or 0) + counts.get("unlabeled", 0)
+        sentence += f" It learnt from {images:,} images and from no mask."
+    elif labelled is not None:
         sentence += f" {labelled:,} training images have labels"
         sentence += f", {counts['unlabeled']:,} have none." if counts.get("unlabeled") else "."
     return sentence

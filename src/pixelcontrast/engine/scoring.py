@@ -55,8 +55,8 @@ def _elsewhere(config: DataConfig, root: Path) -> DataConfig:
     One layout may be read in several ways (Cityscapes with 19 or 27 classes), so the run's own
     reading comes first.
     """
-    layout = DATASETS.get(config.name)
-    same = layout is not None and root.expanduser().is_dir() and layout.recognise(root.expanduser())
+    layout, folder = DATASETS.get(config.name), root.expanduser()
+    same = layout is not None and folder.is_dir() and layout.recognise(folder)
     return replace(config, root=root, name=config.name if same else "auto")
 
 

@@ -92,7 +92,7 @@ def _conclude(config: RunConfig, sources: Sources, folder: RunFolder, console: C
         images = stream_samples(sources, cls.streams, cls.streams[0])
         describe_clusters(folder, config, images, device_of(config.train))
         console.print(f"clusters: {folder.root / 'clusters'}; name them in {folder.root / FILE}")
-    if sources.val and method_class(config.method_name).classifies:
+    if sources.val and cls.classifies:
         best = folder.read_record()["best"]
         weights = "trained" if best["which"] == "student" else "averaged"
         console.print(

@@ -76,8 +76,10 @@ def mask_classification_loss(
     if class_weights is not None:
         weights[:-1] = class_weights
     with torch.autocast(labels.device.type, enabled=False):
+        small = resize_labels(ids, (masks[0].shape[2], masks[0].shape[3])).flatten(1)
+        target = F.one_hot(small, num_classes + 1)[..., :-1].float()
         costs = [
-            matching_cost(c, m, ids, class_weight, focal_weight, dice_weight)
+            matching_cost(c, m, target, class_weight, focal_weight, dice_weight)
             for c, m in zip(classes, masks, strict=True)
         ]
         sums: dict[str, list[Tensor]] = {"mask_class": [], "mask_focal": [], "mask_dice": []}
@@ -94,7 +96,7 @@ def mask_classification_loss(
 def matching_cost(
     classes: Tensor,
     masks: Tensor,
-    ids: Tensor,
+    target: Tensor,
     class_weight: float = 1.0,
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
@@ -104,7 +106,7 @@ def matching_cost(
     Args:
         classes: (B, Q, C + 1) class scores.
         masks: (B, Q, h, w) mask scores.
-        ids: (B, H, W) class ids, C for ignored pixels.
+        target: (B, h w, C) 1 for the class of each pixel of the masks, all 0 for ignored ones.
         class_weight: factor of minus the class probability.
         focal_weight: factor of the focal loss.
         dice_weight: factor of the dice loss.
@@ -112,10 +114,7 @@ def matching_cost(
     Returns:
         (B, Q, C) in float32.
     """
-    num_classes = classes.shape[2] - 1
-    small = resize_labels(ids, (masks.shape[2], masks.shape[3])).flatten(1)
-    target = F.one_hot(small, num_classes + 1)[..., :-1].float()
-    known = (small < num_classes).float()[:, None]
+    known = target.sum(2)[:, None]
     scores = masks.float().flatten(2)
     probability = scores.sigmoid() * known
     positive = _FOCAL_ALPHA * (1 - probability) ** _FOCAL_GAMMA * F.softplus(-scores)

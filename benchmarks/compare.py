@@ -8,7 +8,8 @@ kept, broken ones resumed), writes benchmarks/results/<set>.json and prints a ta
 those of the best validation checkpoint, on the validation split that chose it and on the test split
 that did not; beside them the best validation score of every network of the method (student, average
 or teacher) and alignment and uniformity of the classifier's input on the validation split.
-Differences are to the first method, paired by seed.
+Differences are to the first method, paired by seed. `--report` also writes the page that shows the
+runs side by side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from pixelcontrast.engine.folder import RunFolder
 from pixelcontrast.engine.scoring import score_run
+from pixelcontrast.report import write_report
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("val_miou", "test_miou", "val_alignment", "val_uniformity", "val_uniformity_1")
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"))
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="JSON [benchmarks/results/SET.json]")
+    parser.add_argument("--report", type=Path, help="HTML page about all runs")
     arguments = parser.parse_args()
 
     folders = {}
@@ -54,6 +57,7 @@ def main() -> None:
     results = {
         "set": arguments.set,
         "seeds": arguments.seeds,
+        "overrides": arguments.override,
         "hardware": first.read_record()["hardware"],
         "versions": first.read_record()["versions"],
         "methods": methods,
@@ -63,6 +67,8 @@ def main() -> None:
     path.write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
     print(path)
+    if arguments.report:
+        print(write_report([folder.root for folder in folders.values()], arguments.report))
 
 
 def run(recipe: str, seed: int, out: Path, data: Path | None, overrides: list[str]) -> RunFolder:

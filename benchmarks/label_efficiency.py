@@ -71,6 +71,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     return {
         "set": arguments.set,
         "seeds": arguments.seeds,
+        "overrides": arguments.override,
         "hardware": record["hardware"],
         "versions": record["versions"],
         "labels": counts,

@@ -11,7 +11,8 @@ from pixelcontrast.losses import draw_partners, released_pair_loss, within_image
 from pixelcontrast.losses.maps import subsample_labels
 from pixelcontrast.methods.label_pretrain import LabelPretrain, compared_size
 from pixelcontrast.methods.optim import OptimConfig, learning_rate_factor
-from tests.methods.tester import MethodTester, drawn_batch
+from pixelcontrast.models import upsample_logits
+from tests.methods.tester import SIZE, MethodTester, drawn_batch
 
 HEAD = {"embedding": {"dim": 8, "layers": 3, "hidden": 16}}
 RELEASED = {"pairs": "released", "denominator": "released"}
@@ -209,3 +210,49 @@ def test_pretraining_parts_the_classes():
     # In the first steps images and copies become alike, whatever the class; then classes part.
     assert other[-1] < max(other)
     assert same[-1] - other[-1] > 3 * (same[0] - other[0])
+
+
+def striped_batch(stream, seed):
+    """Eight images with a square of lying in a field of standing stripes, alike in mean colour."""
+    drawn = drawn_batch(stream, 2, batch=8, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    height, width = SIZE
+    phase = torch.randint(0, 6, (8, 1, 1), generator=generator)
+    standing = (torch.arange(width).view(1, 1, -1) + phase) % 6 < 3
+    lying = (torch.arange(height).view(1, -1, 1) + phase) % 6 < 3
+    stripes = torch.where(drawn.mask == 1, lying, standing)[:, None].float()
+    image = 100 + 50 * stripes + 25 * torch.randn(8, 3, height, width, generator=generator)
+    image = image.clamp(0, 255).to(torch.uint8)
+    return replace(drawn, image=image, strong=(image // 4 * 3,) * stream.strong_views)
+
+
+class Scratch(MethodTester):
+    name = "supervised"
+
+    def scores(self, method, steps):
+        """Mean IoU on unseen images after every second step."""
+        batch = {"labeled": striped_batch(method.streams[0], 0)}
+        unseen = striped_batch(method.streams[0], 1)
+        found = []
+        for _ in range(steps // 2):
+            self.steps(method, batch, 2)
+            method.eval()
+            with torch.no_grad():
+                logits = method.segmentor(unseen.image.float()).logits
+            method.train()
+            predicted = upsample_logits(logits, SIZE).argmax(1)
+            masks = [(predicted == c, unseen.mask == c) for c in (0, 1)]
+            found.append(sum(((a & b).sum() / (a | b).sum()).item() for a, b in masks) / 2)
+        return found
+
+
+def test_fine_tuning_reaches_the_score_of_scratch_in_no_more_steps():
+    tester, twin = TestLabelPretrain(), Scratch()
+    begun, pretraining = twin.build(2), tester.build(2)
+    tester.steps(pretraining, {"labeled": striped_batch(pretraining.streams[0], 0)}, 60)
+    for part in ("encoder", "decoder"):
+        learned = getattr(pretraining.segmentor, part).state_dict()
+        getattr(begun.segmentor, part).load_state_dict(learned)
+    scratch, tuned = (twin.scores(method, 28) for method in (twin.build(2), begun))
+    first = next(place for place, score in enumerate(tuned) if score >= max(scratch))
+    assert first <= scratch.index(max(scratch))

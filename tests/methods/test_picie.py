@@ -1,9 +1,11 @@
+import json
 import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -74,7 +76,7 @@ def relabelled(method, batches, epoch=0, folder=None):
     method.cluster(epoch, batches, images)
     folder = Path(folder or tempfile.mkdtemp())
     ids = [name for batch in batches for name in batch.ids]
-    labels = LabelMaps(folder, ids, method.grid, method.sizes())
+    labels = LabelMaps(folder, ids, method.grid, method.stored())
     labels.create()
     counts, stats = method.label(epoch, batches, labels)
     labels.seal("test", {})
@@ -194,6 +196,24 @@ def test_the_classifier_gives_the_labels_that_clustering_gave():
     assert torch.equal(method.segmentor(batch.image).logits.argmax(1), labels)
 
 
+def test_a_frozen_copy_gives_the_labels_that_are_written_otherwise():
+    found, weights = [], []
+    for source in ("cached", "frozen_copy"):
+        method = built(label_source=source, over_clusters=5)
+        batch = pairs(method)
+        counts, _ = relabelled(method, [batch])
+        assert sum(counts["view1"]) == 4 * method.grid[0] * method.grid[1]
+        with torch.no_grad():  # what is learnt within the epoch does not change its labels
+            method.segmentor.decoder.laterals[0].weight.mul_(-1)
+        found.append(method.labels_of(batch))
+        weights.append(method.weights["view1"])
+        assert method.segmentor.training
+    assert found[0].keys() == found[1].keys()
+    for name, labels in found[0].items():
+        assert torch.equal(labels, found[1][name]), name
+    torch.testing.assert_close(weights[1], weights[0])  # all pixels were in the full k-means
+
+
 def test_clusters_do_not_depend_on_how_images_are_batched():
     sets = []
     for bounds in ([0, 4], [0, 2, 4], [0, 1, 2, 4]):
@@ -297,6 +317,32 @@ def test_a_run_killed_in_any_phase_resumes_to_the_same_weights(tiny, tmp_path, m
 
 
 @pytest.mark.slow
+def test_a_run_with_a_frozen_copy_resumes_within_an_epoch_to_the_same_weights(
+    tiny, tmp_path, monkeypatch
+):
+    cls = method_class("picie")
+    tree = recipe(tiny)
+    tree["method"]["label_source"] = "frozen_copy"
+    whole = torch.load(train(tree, out=tmp_path / "whole").last, weights_only=True)
+    assert not list((tmp_path / "whole" / "labels").glob("epoch_*/view*.npy"))
+    original = cls.losses
+
+    def dies(self, batch):
+        if self.global_step == 5:  # the last checkpoint is in the middle of epoch 1
+            raise Killed
+        return original(self, batch)
+
+    monkeypatch.setattr(cls, "losses", dies)
+    with pytest.raises(Killed):
+        train(tree, out=tmp_path / "run")
+    monkeypatch.setattr(cls, "losses", original)
+    resumed = train(tree, out=tmp_path / "run", resume=True)
+    state = torch.load(resumed.last, weights_only=True)["state_dict"]
+    for name, value in whole["state_dict"].items():
+        torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.slow
 def test_labels_that_are_gone_in_the_middle_of_an_epoch_are_told(tiny, tmp_path, monkeypatch):
     cls = method_class("picie")
     original = cls.losses
@@ -313,6 +359,65 @@ def test_labels_that_are_gone_in_the_middle_of_an_epoch_are_told(tiny, tmp_path,
     next((tmp_path / "run" / "labels").glob("epoch_*/view1.npy")).write_bytes(b"")
     with pytest.raises(CheckpointError, match="incomplete"):
         train(recipe(tiny), out=tmp_path / "run", resume=True)
+
+
+SHARES = (0.51, 0.34, 0.11, 0.03, 0.01)
+"""Of the pixels of the striped classes."""
+
+
+def striped(root, images=80, side=96):
+    """Images of five classes that differ by colour and stripes, each a rectangle on the first."""
+    rng = np.random.default_rng(0)
+    colours = np.array(
+        [[90, 110, 140], [150, 130, 90], [80, 150, 80], [190, 90, 80], [200, 200, 90]]
+    )
+    y, x = np.mgrid[:side, :side]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(images):
+        mask = np.zeros((side, side), np.uint8)
+        for label in range(1, 5):
+            # Later ones cover earlier ones; enlarged so that the shares are about those wanted.
+            area = SHARES[label] / (1 - sum(SHARES[label + 1 :])) * side**2
+            height = int(np.clip(np.sqrt(area) * rng.uniform(0.7, 1.4), 4, side))
+            width = int(np.clip(area / height, 4, side))
+            top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
+            mask[top : top + height, left : left + width] = label
+        phase = (np.array([1, 0, 1, 2, 1])[mask] * x + np.array([0, 1, 1, 1, 3])[mask] * y) / 3
+        pixels = colours[mask] * (1 + 0.25 * np.sin(phase))[..., None]
+        pixels = pixels * rng.uniform(0.8, 1.2) + rng.normal(0, 8, pixels.shape)
+        pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(root / "images" / f"{number:02}.png"), pixels[..., ::-1])
+        cv2.imwrite(str(root / "masks" / f"{number:02}.png"), mask)
+    return root
+
+
+@pytest.mark.slow
+def test_two_epochs_find_classes_of_colour_and_stripes(tmp_path):
+    root = striped(tmp_path / "data")
+    names = "".join(f"{n:02}\n" for n in range(80))
+    (root / "splits").mkdir()
+    for split in ("train", "val"):
+        (root / "splits" / f"{split}.txt").write_text(names)
+    tree = {
+        "seed": 0,
+        "data": {"root": str(root), "workers": 0},
+        "view": {"crop": [96, 96]},
+        "strong": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
+        "model": {**FIELDS, "encoder": "resnet18", "decoder_channels": 128},
+        "method": {"name": "picie", "final": False, "kmeans": {"batch": 40, "init_batches": 2}},
+        "optim": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.0, "schedule": "constant"},
+        "train": {"epochs": 2, "batch": 16, "ema": None, "device": "cpu"},
+        "eval": {"batch": 16},
+    }
+    run = train(tree, out=tmp_path / "run")
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    accuracy = [line["pixel_accuracy"] for line in lines if line["kind"] == "val"][-1]
+    assert accuracy > 0.55  # one class everywhere has 0.51
+    last = [line for line in lines if line["kind"] == "cluster"][-1]
+    for view in ("view1", "view2"):
+        assert last[f"stat/used_clusters_{view}"] == 5
+        assert last[f"stat/largest_cluster_{view}"] < 0.5
 
 
 @pytest.mark.slow

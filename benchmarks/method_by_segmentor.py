@@ -70,7 +70,7 @@ def drawn_batch(stream: Stream, batch: int = 4) -> Batch:
 def find_clusters(method: ClusteringMethod, batch: Batch, folder: Path) -> None:
     """The clusters of one batch, as the engine finds them at the start of an epoch."""
     method.cluster(0, [batch], len(batch.ids))
-    labels = LabelMaps(folder, batch.ids, method.grid, method.sizes())
+    labels = LabelMaps(folder, batch.ids, method.grid, method.stored())
     labels.create()
     found = method.label(0, [batch], labels)
     labels.seal("drawn", {})

@@ -470,3 +470,21 @@ def test_two_processes_train_and_score_every_image_once(tiny, tmp_path):
 def test_recipes_are_listed_by_name(cli):
     out = cli("list", "recipes")[1]
     assert all(name in out for name in recipe_names())
+
+
+def test_similar_points_at_a_pixel_and_names_images(cli, trained, scenes, tmp_path):
+    images = sorted((scenes / "images").rglob("*.jpg"))
+    sheet = tmp_path / "found.png"
+    words = ("similar", trained, images[0], scenes / "images", "--count", 3, "--out", sheet)
+    status, out, _ = cli(*words, "--at", "40,10", "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert len(found) == 3
+    assert str(images[0]) not in {one["image"] for one in found}
+    assert found[0]["similarity"] >= found[1]["similarity"] >= found[2]["similarity"]
+    assert sheet.is_file()
+    assert cli(*words, "--at", "40,10")[1].count(".jpg") == 3
+    status, _, error = cli(*words, "--at", "40")
+    assert status == 2
+    assert "ROW,COLUMN" in error
+    assert "outside of the image" in cli(*words, "--at", "48,0")[2]

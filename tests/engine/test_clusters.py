@@ -1,10 +1,8 @@
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.engine.clusters import MatchedNetwork, middle_square
-from pixelcontrast.engine.contact_sheets import dimmed
 
 
 class Fixed(torch.nn.Module):
@@ -38,11 +36,3 @@ def test_the_middle_square_of_image_and_mask():
     assert pixels.shape == (1, 3, 8, 8)
     assert labels[0, 0].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
     assert labels.dtype == torch.uint8
-
-
-def test_a_sheet_dims_what_is_not_of_the_cluster():
-    image = np.full((2, 2, 3), (200, 100, 60), np.uint8)
-    inside = np.array([[True, False], [False, False]])
-    found = dimmed(image, inside)
-    assert found[0, 0].tolist() == [200, 100, 60]
-    assert found[1, 1].tolist() == [30, 30, 30]

@@ -365,11 +365,11 @@ SHARES = (0.51, 0.34, 0.11, 0.03, 0.01)
 """Of the pixels of the striped classes."""
 
 
-def striped(root, images=80, side=96):
+def striped(root, images, side=96):
     """Images of five classes that differ by colour and stripes, each a rectangle on the first."""
     rng = np.random.default_rng(0)
     colours = np.array(
-        [[90, 110, 140], [150, 130, 90], [80, 150, 80], [190, 90, 80], [200, 200, 90]]
+        [[80, 100, 170], [170, 130, 70], [60, 160, 70], [200, 60, 60], [230, 230, 90]]
     )
     y, x = np.mgrid[:side, :side]
     for folder in ("images", "masks"):
@@ -383,9 +383,9 @@ def striped(root, images=80, side=96):
             width = int(np.clip(area / height, 4, side))
             top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
             mask[top : top + height, left : left + width] = label
-        phase = (np.array([1, 0, 1, 2, 1])[mask] * x + np.array([0, 1, 1, 1, 3])[mask] * y) / 3
-        pixels = colours[mask] * (1 + 0.25 * np.sin(phase))[..., None]
-        pixels = pixels * rng.uniform(0.8, 1.2) + rng.normal(0, 8, pixels.shape)
+        phase = np.array([1, 0, 1, 2, 1])[mask] * x + np.array([0, 1, 1, 1, 3])[mask] * y
+        pixels = colours[mask] * (1 + 0.15 * np.sin(phase))[..., None]
+        pixels = pixels * rng.uniform(0.95, 1.05) + rng.normal(0, 5, pixels.shape)
         pixels = np.clip(pixels, 0, 255).astype(np.uint8)
         cv2.imwrite(str(root / "images" / f"{number:02}.png"), pixels[..., ::-1])
         cv2.imwrite(str(root / "masks" / f"{number:02}.png"), mask)
@@ -394,18 +394,22 @@ def striped(root, images=80, side=96):
 
 @pytest.mark.slow
 def test_two_epochs_find_classes_of_colour_and_stripes(tmp_path):
-    root = striped(tmp_path / "data")
-    names = "".join(f"{n:02}\n" for n in range(80))
+    root = striped(tmp_path / "data", 90)
     (root / "splits").mkdir()
-    for split in ("train", "val"):
-        (root / "splits" / f"{split}.txt").write_text(names)
+    for split, numbers in (("train", range(80)), ("val", range(80, 90))):
+        (root / "splits" / f"{split}.txt").write_text("".join(f"{n:02}\n" for n in numbers))
     tree = {
         "seed": 0,
         "data": {"root": str(root), "workers": 0},
         "view": {"crop": [96, 96]},
         "strong": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
         "model": {**FIELDS, "encoder": "resnet18", "decoder_channels": 128},
-        "method": {"name": "picie", "final": False, "kmeans": {"batch": 40, "init_batches": 2}},
+        "method": {
+            "name": "picie",
+            "final": False,
+            "kmeans": {"batch": 40, "init_batches": 2, "iterations": 10},
+            "views": CROP,
+        },
         "optim": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.0, "schedule": "constant"},
         "train": {"epochs": 2, "batch": 16, "ema": None, "device": "cpu"},
         "eval": {"batch": 16},

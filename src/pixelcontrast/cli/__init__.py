@@ -9,7 +9,18 @@ import typer
 from rich.console import Console
 
 from pixelcontrast import __version__
-from pixelcontrast.cli import data, doctor, evaluate, export, listing, predict, report, show, train
+from pixelcontrast.cli import (
+    data,
+    doctor,
+    evaluate,
+    export,
+    listing,
+    predict,
+    report,
+    show,
+    similar,
+    train,
+)
 from pixelcontrast.core.errors import PixelContrastError
 
 app = typer.Typer(
@@ -40,6 +51,7 @@ def _options(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("similar")(similar.similar)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")

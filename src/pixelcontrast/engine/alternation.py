@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -143,7 +142,7 @@ class Alternation(Callback):
 
     def _labels(self, method: ClusteringMethod, epoch: int) -> LabelMaps:
         ids = [sample.id for sample in self.data.samples(method.streams[0])]
-        return LabelMaps(self._epoch_folder(epoch), ids, method.grid, method.sizes())
+        return LabelMaps(self._epoch_folder(epoch), ids, method.grid, method.stored())
 
     def _finished(self, labels: LabelMaps) -> dict[str, Any] | None:
         try:
@@ -157,7 +156,7 @@ class Alternation(Callback):
     def _stored_centroids(self, folder: Path) -> dict[str, Any] | None:
         try:
             stored = torch.load(folder / "centroids.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        except Exception:  # a missing file, or whatever a damaged one raises
             return None
         found: dict[str, Any] | None = stored["state"] if stored["origin"] == self.origin else None
         return found

@@ -22,6 +22,7 @@ from pixelcontrast.evaluation import predict_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import torch
     from numpy.typing import NDArray
@@ -95,7 +96,8 @@ def describe_clusters(
         if best:
             shown = [chosen[i] for i in best[: COLUMNS * ROWS]]
             inside = [read_mask(target / "maps" / f"{s.id}.png", info) == k for s in shown]
-            _write_sheet(target / f"{name}.png", [read_image(s.image) for s in shown], inside)
+            tiles = [dimmed(read_image(s.image), m) for s, m in zip(shown, inside, strict=True)]
+            write_sheet(target / f"{name}.png", tiles)
         facts.append(
             ClusterFacts(
                 name=name,
@@ -119,16 +121,15 @@ def dimmed(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.ui
     return np.where(inside[..., None], image, grey).round().astype(np.uint8)
 
 
-def _write_sheet(
-    path: Any, images: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.bool_]]
-) -> None:
+def write_sheet(path: Path, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Images (H, W, 3) of any sizes side by side, in tiles of the shape of the first one."""
     height, width = images[0].shape[:2]
     width, height = _TILE_WIDTH, max(1, round(_TILE_WIDTH * height / width))
-    rows = math.ceil(len(images) / COLUMNS)
-    sheet = np.full((rows * (height + 4) - 4, COLUMNS * (width + 4) - 4, 3), 255, np.uint8)
-    for place, (image, inside) in enumerate(zip(images, maps, strict=True)):
+    rows, columns = math.ceil(len(images) / COLUMNS), min(COLUMNS, len(images))
+    sheet = np.full((rows * (height + 4) - 4, columns * (width + 4) - 4, 3), 255, np.uint8)
+    for place, image in enumerate(images):
         row, column = divmod(place, COLUMNS)
-        tile = cv2.resize(dimmed(image, inside), (width, height), interpolation=cv2.INTER_AREA)
+        tile = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         top, left = row * (height + 4), column * (width + 4)
         sheet[top : top + height, left : left + width] = tile
     write_bytes(path, cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())

@@ -2,8 +2,8 @@
 
 An epoch clusters the features of all images (`cluster`), labels every pixel with its cluster
 (`label`), and trains on these labels. The engine calls the three in turn and gives the images; what
-they share is here: mini-batch k-means for each view, label maps on disk, the weights of clusters,
-and the numbers that tell whether the clusters collapse.
+they share is here: a clustering of each view, labels on disk or from a frozen network, the weights
+of clusters, and the numbers that tell whether the clusters collapse.
 
 Letters: B batch, C clusters, D embedding, N pixels, H W image, h w feature map.
 """
@@ -15,15 +15,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelcontrast.core.distributed import all_reduce_sum, gather_rows
+from pixelcontrast.core.distributed import all_reduce_sum
 from pixelcontrast.core.errors import ConfigError
-from pixelcontrast.core.seeding import generator_for
 from pixelcontrast.core.types import Batch
 from pixelcontrast.data import PairConfig, Pairing
 from pixelcontrast.data.label_maps import LabelMaps
@@ -32,6 +32,7 @@ from pixelcontrast.losses import Balance, cluster_weights
 from pixelcontrast.memory import MiniBatchKMeans
 from pixelcontrast.methods.base import Method
 from pixelcontrast.methods.cluster_statistics import cluster_statistics, matched_share, pair_counts
+from pixelcontrast.methods.kmeans_stream import KMeansConfig, KMeansStream, rows_of
 from pixelcontrast.models import Segmentor
 
 if TYPE_CHECKING:
@@ -41,30 +42,6 @@ IMAGES = "images"
 """Name of the one stream."""
 
 Views: TypeAlias = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KMeansConfig:
-    """How features are clustered."""
-
-    batch: int = 256
-    """Images of a batch of the clustering and labelling passes, over all processes (PiCIE)."""
-    init_batches: int = 20
-    """Batches on which full k-means is run first (PiCIE's scripts)."""
-    iterations: int = 20
-    """Of full k-means (PiCIE's script for COCO)."""
-    group: int = 1
-    """Batches after which the centroids move (PiCIE's scripts; the code's own default is 30)."""
-    init_pixels: int = 1_000_000
-    """Pixels kept for full k-means, drawn uniformly from each image; the released code keeps all,
-    33 million on COCO."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "init_batches", "group", "init_pixels"):
-            if getattr(self, name) < 1:
-                raise ConfigError("at least 1 is needed", where=f"method.kmeans.{name}")
-        if self.iterations < 0:
-            raise ConfigError("cannot be negative", where="method.kmeans.iterations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +56,11 @@ class ClusterConfig:
     final: bool = True
     """Cluster images without distortion once more after the last step, and keep these centroids
     (the released `repeats=1`); else those of view 1 from before the last epoch."""
+    label_source: Literal["cached", "frozen_copy"] = "cached"
+    """Where a step's labels come from: files that a pass over all images fills (released code), or
+    a copy of the network as it was at the beginning of the epoch. The copy saves that pass and
+    costs a forward pass of every view in each step; labels are the same, and clusters are weighed
+    by the sizes that k-means counted."""
     kmeans: KMeansConfig = field(default_factory=KMeansConfig)
     views: PairConfig = field(default_factory=PairConfig)
     """Crop, flip and enlargement; the colours are those of the section `strong`."""
@@ -135,6 +117,7 @@ class ClusteringMethod(Method):
             {n: nn.Parameter(torch.ones(k), requires_grad=False) for n, k in self.sizes().items()}
         )
         self.labels: LabelMaps | None = None
+        self.frozen = segmentor.inference_copy() if config.label_source == "frozen_copy" else None
         self.epoch_stats: Mapping[str, float] = {}
 
     # What a method defines
@@ -149,11 +132,14 @@ class ClusteringMethod(Method):
         return {f"view{view + 1}": self.task.num_classes for view in range(self.views)}
 
     @abstractmethod
-    def view_features(self, batch: Batch) -> Views:
+    def view_features(self, network: Segmentor, batch: Batch) -> Views:
         """(B, D, h, w) features of each view; the same cell is the same point of the scene."""
 
     def begin_epoch(self, epoch: int, optimizer: Optimizer | None) -> None:
         """Called when the labels of an epoch are there, before its first step."""
+        if self.frozen is not None:
+            self.frozen.encoder.load_state_dict(self.segmentor.encoder.state_dict())
+            self.frozen.decoder.load_state_dict(self.segmentor.decoder.state_dict())
 
     # Clusters in place of classes
 
@@ -188,7 +174,7 @@ class ClusteringMethod(Method):
             TrainingError: features that are not finite.
         """
         every = [tuple(n for n in self.kmeans if _view(n) == v) for v in range(self.views)]
-        self._cluster(epoch, batches, images, self.view_features, every)
+        self._cluster(epoch, batches, images, partial(self.view_features, self.segmentor), every)
 
     @torch.no_grad()
     def label(
@@ -198,12 +184,15 @@ class ClusteringMethod(Method):
 
         Args:
             epoch: the first one has no clusters before it to compare with.
-            batches: all images once over all processes.
+            batches: all images once over all processes; a frozen copy does not look at them.
             labels: where the labels go.
 
         Returns:
             Pixels of each cluster by clustering, and numbers for the log.
         """
+        if self.frozen is not None:
+            counted = {name: self._means(name).counts for name in self.kmeans}
+            return {n: c.tolist() for n, c in counted.items()}, self._statistics(counted)
         clusters = self.task.num_classes
         counts = {name: torch.zeros_like(self._means(name).counts) for name in self.kmeans}
         across = torch.zeros_like(counts["view1"]).new_zeros(clusters, clusters)
@@ -212,8 +201,8 @@ class ClusteringMethod(Method):
             for batch in batches:
                 if not batch.ids:
                     continue
-                views = self._unit(self.view_features, batch)
-                found = {n: self._means(n).assign(_rows(views[_view(n)])) for n in self.kmeans}
+                views = self._unit(partial(self.view_features, self.segmentor), batch)
+                found = self._assigned(views)
                 for name, assigned in found.items():
                     counts[name] += torch.bincount(assigned, minlength=len(counts[name]))
                     maps = assigned.view(len(batch.ids), *views[0].shape[2:])
@@ -224,11 +213,7 @@ class ClusteringMethod(Method):
                     across += pair_counts(found["view1"], found["view2"], clusters)
         labels.flush()
         totals = {name: all_reduce_sum(count) for name, count in counts.items()}
-        stats: dict[str, float] = {}
-        for name, total in totals.items():
-            loss = float(self._means(name).loss)
-            stats |= {f"{k}_{name}": v for k, v in cluster_statistics(total).items()}
-            stats[f"kmeans_loss_{name}"] = loss
+        stats = self._statistics(totals)
         if epoch:
             stats["clusters_kept"] = matched_share(all_reduce_sum(before))
         if self.views > 1:
@@ -275,8 +260,14 @@ class ClusteringMethod(Method):
         assert isinstance(convolution, nn.Conv2d)
         return convolution
 
+    def stored(self) -> dict[str, int]:
+        """Name -> number of clusters of the clusterings whose labels lie on disk."""
+        return self.sizes() if self.frozen is None else {}
+
     def labels_of(self, batch: Batch) -> dict[str, Tensor]:
         """(B, h, w) the clusters of a training batch, by clustering."""
+        if self.frozen is not None:
+            return self._frozen_labels(self.frozen, batch)
         assert self.labels is not None  # the engine gives them before the first step of an epoch
         found = {}
         for name in self.kmeans:
@@ -306,57 +297,37 @@ class ClusteringMethod(Method):
         features: Callable[[Batch], Views],
         names: Sequence[Sequence[str]],
     ) -> None:
-        """Stream the set once: full k-means on the first batches, running means after them."""
-        options = self.config.kmeans
-        kept = max(1, options.init_pixels // min(images, options.init_batches * options.batch))
-        first: list[list[tuple[Tensor, Tensor]]] = []
-        group: list[Views] = []
-        ids: list[str] = []
-        started = False
+        """Stream the set once; `names` are those of the clusterings of each view."""
+        stream = KMeansStream(
+            [[self._means(name) for name in view] for view in names],
+            self.config.kmeans,
+            images=images,
+            seed=self.task.seed,
+            epoch=epoch,
+        )
         with evaluating(self.segmentor):
             for batch in batches:
-                views = self._unit(features, batch)
-                ids += batch.ids
-                if not started:
-                    first.append([self._drawn(epoch, batch.ids, view, kept) for view in views])
-                    if len(first) == options.init_batches:
-                        self._start(first, names, ids)
-                        started, ids = True, []
-                    continue
-                group.append(tuple(_rows(view) for view in views))
-                if len(group) == options.group:
-                    self._move(group, names, ids)
-                    group, ids = [], []
-            if not started:
-                self._start(first, names, ids)
-            elif group:
-                self._move(group, names, ids)
+                stream.add(batch.ids, self._unit(features, batch))
+            stream.finish()
 
-    def _start(
-        self,
-        first: Sequence[Sequence[tuple[Tensor, Tensor]]],
-        names: Sequence[Sequence[str]],
-        ids: Sequence[str],
-    ) -> None:
-        for view, wanted in enumerate(names):
-            rows = torch.cat([batch[view][0] for batch in first])
-            keys = torch.cat([batch[view][1] for batch in first])
-            for name in wanted:
-                means = self._means(name)
-                means.start(
-                    rows,
-                    init=highest_rows(rows, keys, means.num_clusters),
-                    iterations=self.config.kmeans.iterations,
-                    where=_shown(ids),
-                )
+    @torch.no_grad()
+    def _frozen_labels(self, network: Segmentor, batch: Batch) -> dict[str, Tensor]:
+        with evaluating(network):
+            views = self._unit(partial(self.view_features, network), batch)
+        shape = (len(batch.ids), *views[0].shape[2:])
+        return {name: found.view(shape) for name, found in self._assigned(views).items()}
 
-    def _move(
-        self, group: Sequence[Views], names: Sequence[Sequence[str]], ids: Sequence[str]
-    ) -> None:
-        for view, wanted in enumerate(names):
-            rows = torch.cat([batch[view] for batch in group])
-            for name in wanted:
-                self._means(name).update(rows, where=_shown(ids))
+    def _assigned(self, views: Views) -> dict[str, Tensor]:
+        """(N,) the cluster of every pixel, by clustering."""
+        return {n: self._means(n).assign(rows_of(views[_view(n)])) for n in self.kmeans}
+
+    def _statistics(self, counts: Mapping[str, Tensor]) -> dict[str, float]:
+        """Numbers for the log from the pixels of each cluster."""
+        stats: dict[str, float] = {}
+        for name, count in counts.items():
+            stats |= {f"{k}_{name}": v for k, v in cluster_statistics(count).items()}
+            stats[f"kmeans_loss_{name}"] = float(self._means(name).loss)
+        return stats
 
     def _unit(self, features: Callable[[Batch], Views], batch: Batch) -> Views:
         """Features of unit length; none of a process whose share of a batch is empty."""
@@ -365,32 +336,10 @@ class ClusteringMethod(Method):
             return (empty,) * self.views
         return tuple(F.normalize(f.float(), dim=1, eps=1e-12) for f in features(batch))
 
-    def _drawn(
-        self, epoch: int, ids: Sequence[str], features: Tensor, kept: int
-    ) -> tuple[Tensor, Tensor]:
-        """(N, D) random pixels of each image, and the random numbers (N,) that chose them."""
-        cells = features[0, 0].numel() if len(features) else 1
-        keys = torch.empty(len(ids), cells, dtype=torch.float64)
-        for place, name in enumerate(ids):
-            # Belongs to the image, so that batches and processes make no difference.
-            keys[place].uniform_(generator=generator_for("cpu", self.task.seed, epoch, name))
-        best, cell = keys.topk(min(kept, cells), dim=1)
-        index = cell[:, :, None].to(features.device).expand(-1, -1, features.shape[1])
-        return features.flatten(2).mT.gather(1, index).flatten(0, 1), best.flatten().to(
-            features.device
-        )
-
     def _means(self, name: str) -> MiniBatchKMeans:
         found = self.kmeans[name]
         assert isinstance(found, MiniBatchKMeans)
         return found
-
-
-def highest_rows(rows_ND: Tensor, keys_N: Tensor, count: int) -> Tensor:
-    """The rows of all processes with the highest keys: a random choice that no split changes."""
-    best = keys_N.topk(min(count, len(keys_N)))
-    keys, rows = gather_rows(best.values), gather_rows(rows_ND[best.indices])
-    return rows[keys.topk(min(count, len(keys))).indices]
 
 
 @torch.no_grad()
@@ -413,15 +362,6 @@ def evaluating(segmentor: Segmentor) -> Iterator[None]:
         segmentor.train(training)
 
 
-def _rows(features: Tensor) -> Tensor:
-    """(B, D, h, w) -> (N, D)."""
-    return features.flatten(2).mT.flatten(0, 1)
-
-
 def _view(name: str) -> int:
     """The view of a clustering: `view2_fine` -> 1."""
     return int(name.removeprefix("view").partition("_")[0]) - 1
-
-
-def _shown(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")

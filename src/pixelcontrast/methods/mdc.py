@@ -16,6 +16,7 @@ from pixelcontrast.core.seeding import generator_for
 from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.losses import weighted_cross_entropy
 from pixelcontrast.methods.clustering import IMAGES, ClusterConfig, ClusteringMethod, Views
+from pixelcontrast.models import Segmentor
 
 _DEVIATION = 0.01
 
@@ -27,13 +28,14 @@ class MDC(ClusteringMethod):
     Config: ClassVar[type] = ClusterConfig
     config: ClusterConfig
 
-    def view_features(self, batch: Batch) -> Views:
+    def view_features(self, network: Segmentor, batch: Batch) -> Views:
         """The features of view 1."""
-        return (self.segmentor(batch.image).features,)
+        return (network(batch.image).features,)
 
     @torch.no_grad()
     def begin_epoch(self, epoch: int, optimizer: Optimizer | None) -> None:
         """A new classifier, normal with deviation 0.01, that the optimiser knows nothing of."""
+        super().begin_epoch(epoch, optimizer)
         convolution = self.classifier_convolution()
         assert convolution.bias is not None
         generator = generator_for("cpu", self.task.seed, "classifier", epoch)
@@ -48,7 +50,7 @@ class MDC(ClusteringMethod):
         """Weighted cross-entropy against the clusters."""
         images = batch[IMAGES]
         labels = self.labels_of(images)["view1"]
-        features = self.view_features(images)[0]
+        features = self.view_features(self.segmentor, images)[0]
         with torch.autocast(features.device.type, enabled=False):
             logits = self.segmentor.classifier(features.float())
         loss = weighted_cross_entropy(logits, labels, self.weights["view1"])

@@ -24,6 +24,7 @@ from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.data import crop_features
 from pixelcontrast.losses import ClusterView, mixture_factors, picie_loss
 from pixelcontrast.methods.clustering import IMAGES, ClusterConfig, ClusteringMethod, Views
+from pixelcontrast.models import Segmentor
 
 _FINE = "_fine"
 
@@ -75,22 +76,23 @@ class PiCIE(ClusteringMethod):
             sizes |= {f"{name}{_FINE}": self.config.over_clusters for name in list(sizes)}
         return sizes
 
-    def view_features(self, batch: Batch) -> Views:
+    def view_features(self, network: Segmentor, batch: Batch) -> Views:
         """z1 = f(G(P1(x))) and z2 = G(f(P2(x))), in passes of their own (released code)."""
         assert batch.grid_box is not None  # the stream is one of pairs
-        first = self.segmentor(batch.image).features
-        second = self.segmentor(batch.strong[0]).features
+        first = network(batch.image).features
+        second = network(batch.strong[0]).features
         return first, crop_features(second, batch.grid_box)
 
     def begin_epoch(self, epoch: int, optimizer: Optimizer | None) -> None:
         """Classify by the centroids of view 1."""
+        super().begin_epoch(epoch, optimizer)
         self.adopt_centroids()
 
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:
         """L = (L_within + L_cross) / 2 (equations 5 to 7), weighed over both clusterings."""
         images = batch[IMAGES]
         labels = self.labels_of(images)
-        features = self.view_features(images)
+        features = self.view_features(self.segmentor, images)
         terms: dict[str, Tensor] = {}
         for suffix, factor in self._factors().items():
             views = [

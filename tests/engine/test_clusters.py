@@ -1,8 +1,14 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
 from pixelcontrast.core.types import SegOutput
-from pixelcontrast.engine.clusters import MatchedNetwork, middle_square
+from pixelcontrast.data import build_eval_loader
+from pixelcontrast.engine.clusters import MatchedNetwork, evaluate_clusters, middle_square
+from pixelcontrast.engine.config import parse_config
+from pixelcontrast.engine.sources import gather_sources
+from pixelcontrast.evaluation import InferenceConfig, LinearProbe, probe_scores
+from pixelcontrast.models import ModelConfig, build_segmentor
 
 
 class Fixed(torch.nn.Module):
@@ -36,3 +42,49 @@ def test_the_middle_square_of_image_and_mask():
     assert pixels.shape == (1, 3, 8, 8)
     assert labels[0, 0].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
     assert labels.dtype == torch.uint8
+
+
+def small_segmentor(classes):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder="test_resnet",
+        decoder="picie_fpn",
+        decoder_channels=16,
+        pretrained=False,
+        dropout=0.0,
+        unit_features=True,
+    )
+    return build_segmentor(config, classes).eval()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_clusters_and_probe_share_a_pass_over_the_scored_images(tiny, flip):
+    tiny["method"] = {"name": "picie"}
+    tiny["eval"] = {"batch": 2}
+    config = parse_config(tiny)
+    sources = gather_sources(config.data)
+    info, samples = sources.dataset.info, sources.val
+    segmentor = small_segmentor(info.num_classes)
+    seen = []
+    handle = segmentor.register_forward_hook(lambda *_: seen.append(len(_[1][0])))
+    inference = InferenceConfig(flip=flip)
+    found, _ = evaluate_clusters(
+        segmentor, samples, info, config, inference, torch.device("cpu"), labelled=sources.labeled
+    )
+    handle.remove()
+    # Mirroring asks for a second pass, and features for one that is not mirrored.
+    assert sum(seen) == len(sources.labeled) + len(samples) * (3 if flip else 1)
+
+    def features(chosen):
+        batches = build_eval_loader(chosen, info, batch_size=2, workers=0)
+        with torch.no_grad():
+            return [(segmentor(b.image).features, b.mask) for b in batches]
+
+    probe = LinearProbe(16, info.num_classes)
+    expected = probe_scores(probe, features(sources.labeled), features(samples))
+    assert torch.equal(found.probe.confusion, expected.confusion)
+    unlabelled, _ = evaluate_clusters(
+        segmentor, samples, info, config, inference, torch.device("cpu")
+    )
+    assert unlabelled.probe is None
+    assert torch.equal(unlabelled.hungarian.confusion, found.hungarian.confusion)

@@ -6,7 +6,7 @@ Letters: B batch, C classes, K clusters, H W image, h w feature map.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -18,11 +18,13 @@ from pixelcontrast.core.distributed import rank, world_size
 from pixelcontrast.core.errors import ConfigError, unknown_name
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.data import build_eval_loader
-from pixelcontrast.evaluation import InferenceConfig, SegModel, SegScores, predict_labels
+from pixelcontrast.evaluation import InferenceConfig, SegModel, predict_labels
 from pixelcontrast.evaluation.clusters import ClusterEvaluation
+from pixelcontrast.evaluation.confusion import ConfusionMatrix
+from pixelcontrast.evaluation.evaluate import LastOutput
 from pixelcontrast.evaluation.inference import resized
 from pixelcontrast.evaluation.matching import ClusterCounts, MatchedScores
-from pixelcontrast.evaluation.probe import LinearProbe, probe_scores
+from pixelcontrast.evaluation.probe import LinearProbe
 from pixelcontrast.evaluation.protocols import PROTOCOLS, Protocol
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def count_clusters(
     device: torch.device,
     across_processes: bool,
     protocol: Protocol | None = None,
+    see: Callable[[Tensor, Tensor], None] | None = None,
 ) -> ClusterCounts:
     """Pixels of each class in each cluster over all samples.
 
@@ -64,6 +67,7 @@ def count_clusters(
         device: where the network is.
         across_processes: all processes share the images, and all get the sum.
         protocol: cut images and merge classes as published numbers did.
+        see: called with (B, 3, H, W) images and (B, H, W) masks after the network has seen them.
     """
     classes = info.num_classes if protocol is None else protocol.num_classes
     counts = ClusterCounts(classes, clusters, info.ignore_index, device)
@@ -83,6 +87,8 @@ def count_clusters(
             mask = protocol.relabel(mask, info.ignore_index)
         labels, _ = predict_labels(network, image, inference)
         counts.update(labels, mask, where=", ".join(images.ids))
+        if see is not None:
+            see(image, mask)
     return counts.reduce() if across_processes else counts
 
 
@@ -153,10 +159,19 @@ def evaluate_clusters(
         ConfigError: `eval.protocol` is unknown or belongs to another data set.
     """
     protocol = _protocol(config.eval.protocol, info)
+    network = LastOutput(segmentor)
+    probe = _probe(segmentor, labelled, info, config, inference, device)
+    probed = ConfusionMatrix(info.num_classes, info.ignore_index, device)
+
+    @torch.no_grad()
+    def judge(image: Tensor, mask: Tensor) -> None:
+        if probe is not None:
+            features = network.features_of(image, inference).features
+            probed.update_from_logits(probe.logits(features), mask)
 
     def count(by: Protocol | None) -> ClusterCounts:
         return count_clusters(
-            segmentor,
+            network,
             samples,
             info,
             segmentor.num_classes,
@@ -166,9 +181,11 @@ def evaluate_clusters(
             device=device,
             across_processes=False,
             protocol=by,
+            see=judge if by is None else None,
         )
 
-    counts = count(protocol)
+    whole = count(None)
+    counts = whole if protocol is None else count(protocol)
     groups = {} if protocol is None else {"things": protocol.things, "stuff": protocol.stuff}
     found = ClusterEvaluation(
         protocol=_in_words(config, inference, protocol),
@@ -176,9 +193,8 @@ def evaluate_clusters(
         hungarian=counts.match("hungarian"),
         majority=counts.match("majority"),
         groups={name: classes for name, classes in groups.items() if classes},
-        probe=_probe(segmentor, labelled, samples, info, config, inference, device),
+        probe=None if probe is None else probed.scores(),
     )
-    whole = counts if protocol is None else count(None)
     many = segmentor.num_classes > info.num_classes
     shown = whole.match("majority" if many else "hungarian")
     return found, MatchedNetwork(segmentor, shown.class_of_cluster, info.num_classes).to(device)
@@ -219,31 +235,29 @@ def _in_words(config: RunConfig, inference: InferenceConfig, protocol: Protocol 
 def _probe(
     segmentor: Segmentor,
     labelled: Sequence[Sample],
-    samples: Sequence[Sample],
     info: DatasetInfo,
     config: RunConfig,
     inference: InferenceConfig,
     device: torch.device,
-) -> SegScores | None:
+) -> LinearProbe | None:
     """A linear classifier on frozen features, trained on at most `PROBE_IMAGES` masks."""
     if not labelled:
         return None
-
-    def features(chosen: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
-        loader = build_eval_loader(
-            chosen, info, batch_size=config.eval.batch, workers=config.data.workers
-        )
-        for images in loader:
-            assert images.mask is not None  # the caller chose images with masks
-            with torch.no_grad():
-                pixels = resized(images.image.to(device), inference.scales[0])
-                yield segmentor(pixels).features, images.mask.to(device)
-
-    step = math.ceil(len(labelled) / PROBE_IMAGES)
+    scale = min(inference.scales, key=lambda factor: abs(factor - 1))  # as of LastOutput
+    chosen = labelled[:: math.ceil(len(labelled) / PROBE_IMAGES)]
+    training = []
+    for images in build_eval_loader(
+        chosen, info, batch_size=config.eval.batch, workers=config.data.workers
+    ):
+        assert images.mask is not None  # the caller chose images with masks
+        with torch.no_grad():
+            features = segmentor(resized(images.image.to(device), scale)).features
+        training.append((features, images.mask.to(device)))
     probe = LinearProbe(
         segmentor.decoder.channels, info.num_classes, ignore_index=info.ignore_index, device=device
     )
-    return probe_scores(probe, list(features(labelled[::step])), features(samples))
+    probe.fit(training)
+    return probe
 
 
 class MatchedNetwork(nn.Module):

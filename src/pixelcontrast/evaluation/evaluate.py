@@ -176,7 +176,7 @@ def evaluate(
     total = ConfusionMatrix(num_classes, ignore_index, device)
     edges = ConfusionMatrix(num_classes, ignore_index, device)
     meters = FeatureMeters(num_classes, features or FeatureConfig(), device)
-    network = _LastOutput(model)
+    network = LastOutput(model)
     images: list[ImageScore] = []
     for batch in batches:
         if batch.mask is None:
@@ -213,7 +213,7 @@ def evaluate(
     )
 
 
-class _LastOutput:
+class LastOutput:
     """A network that keeps what it returned last, so that features need no pass of their own."""
 
     def __init__(self, model: SegModel) -> None:
@@ -221,6 +221,7 @@ class _LastOutput:
         self.output: SegOutput | Tensor | None = None
 
     def __call__(self, image: Tensor) -> SegOutput | Tensor:
+        """What the network returns."""
         self.output = self.model(image)
         return self.output
 

@@ -65,6 +65,18 @@ class LinearProbe:
                 self._optimizer.step()
         return loss.detach()
 
+    def fit(self, training: Iterable[tuple[Tensor, Tensor]], epochs: int = 10) -> None:
+        """Steps through all of `training`, `epochs` times.
+
+        Args:
+            training: batches of features (B, D, h, w) and labels (B, H, W); gone through
+                repeatedly, so no generator.
+            epochs: how often.
+        """
+        for _ in range(epochs):
+            for features, target in training:
+                self.step(features, target)
+
     def logits(self, features: Tensor) -> Tensor:
         """(B, C, h, w) float32 scores."""
         with torch.autocast(features.device.type, enabled=False):
@@ -82,14 +94,11 @@ def probe_scores(
 
     Args:
         probe: as it is at the start.
-        training: batches of features (B, D, h, w) and labels (B, H, W); gone through repeatedly, so
-            no generator.
+        training: see `LinearProbe.fit`.
         scored: the same of the images that are scored.
         epochs: passes over `training`.
     """
-    for _ in range(epochs):
-        for features, target in training:
-            probe.step(features, target)
+    probe.fit(training, epochs)
     confusion = ConfusionMatrix(probe.num_classes, probe.ignore_index, probe.weight.device)
     with torch.no_grad():
         for features, target in scored:

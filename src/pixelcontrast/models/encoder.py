@@ -108,13 +108,14 @@ class Encoder(nn.Module):
         """Normalised images (B, 3, H, W) -> stages (B, F_s, ceil(H / s), ceil(W / s))."""
         height, width = image.shape[-2:]
         if self._multiple > 1:
-            image = F.pad(image, (0, -width % self._multiple, 0, -height % self._multiple))
+            right, bottom = (_ceil(n, self._multiple) * self._multiple - n for n in (width, height))
+            image = F.pad(image, (0, right, 0, bottom))
         stages: list[Tensor] = self.net(image)[-len(self.strides) :]
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         if self._multiple > 1:
             stages = [
-                stage[..., : -(-height // s), : -(-width // s)]
+                stage[..., : _ceil(height, s), : _ceil(width, s)]
                 for stage, s in zip(stages, self.strides, strict=True)
             ]
         return tuple(stages)
@@ -132,6 +133,11 @@ class Encoder(nn.Module):
             latest = next((d for prefix, d in prefixes.items() if name.startswith(prefix)), latest)
             depths.append(latest)
         return depths, len(units)
+
+
+def _ceil(size: int, stride: int) -> int:
+    """`ceil(size / stride)`; ONNX rounds the quotients of negative numbers towards zero."""
+    return (size + stride - 1) // stride
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,6 +108,11 @@ class Predictor:
             InferenceConfig, metadata.get("inference", {}), "inference"
         )
 
+    @cached_property
+    def _fast(self) -> Segmentor:
+        """What pictures pass through; made for the first one."""
+        return self.segmentor.fast_copy()
+
     def __call__(self, image: str | Path | NDArray[np.uint8]) -> Prediction:
         """Segment one picture.
 
@@ -118,7 +124,7 @@ class Predictor:
         """
         pixels = read_image(image) if isinstance(image, (str, Path)) else image
         batch = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-        labels, confidence = predict_labels(self.segmentor, batch.to(self.device), self.inference)
+        labels, confidence = predict_labels(self._fast, batch.to(self.device), self.inference)
         mask = labels[0].cpu().numpy()
         return Prediction(
             image=pixels,

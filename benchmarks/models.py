@@ -7,10 +7,11 @@
 
 For each pair: the output has the size of the image at 65, 129, 321 and 97 x 161, every parameter
 that learns has a finite gradient in training mode, bfloat16 autocast stays near float32, and a
-model file gives the same logits again. With `--exports` also torch.export and ONNX, at a
-fixed size and with dynamic height and width, as the largest difference relative to the largest
-logit. What fails is named. Results are merged by decoder and encoder into
-benchmarks/results/models.json.
+model file gives the same logits again. With `--exports` instead torch.export and ONNX with
+dynamic height and width, at two sizes, or else at one fixed size: the largest difference from the
+network before batch norm was merged, relative to the largest logit. What fails is named. Results
+are merged by decoder and encoder into benchmarks/results/models.json; `--missing` leaves out the
+pairs that are there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import platform
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.files import atomic_path
 from pixelcontrast.models import (
     DECODERS,
+    DeployedSegmentor,
     EmbeddingConfig,
     ModelConfig,
     Segmentor,
@@ -48,6 +51,7 @@ ENCODERS = (
     "vit_small_patch14_dinov2",
 )
 SIZES = ((65, 65), (129, 129), (321, 321), (97, 161))
+EXPORTED = ((97, 129), (129, 65))
 CLASSES = 5
 
 
@@ -103,27 +107,32 @@ def gradients(model: Segmentor) -> str:
 
 
 def exports(encoder: str, decoder: str) -> dict[str, Any]:
-    """Differences of the exported programs at the example's size, and at another if dynamic."""
+    """Largest differences of a program for any size at two sizes, or else of one for one size."""
     config = ModelConfig(encoder=encoder, decoder=decoder, pretrained=False)
     torch.manual_seed(0)
-    module = build_segmentor(config, CLASSES).deploy()
-    example, other = images(1, (96, 160)), images(1, (128, 192))
-    dims = {2: torch.export.Dim("height", min=32), 3: torch.export.Dim("width", min=32)}
+    model = build_segmentor(config, CLASSES)
+    module, whole = model.deploy(), DeployedSegmentor(model.inference_copy())
+    dims = {2: torch.export.Dim("height", min=64), 3: torch.export.Dim("width", min=64)}
     found: dict[str, Any] = {}
-    for kind, shapes, probe in (("fixed", None, example), ("dynamic", (dims,), other)):
+    for kind, shapes in (("dynamic", (dims,)), ("fixed", None)):
+        probes = [images(1, size) for size in (EXPORTED if shapes else EXPORTED[:1])]
         with torch.no_grad():
-            expected = module(probe)
-        try:
-            program = torch.export.export(module, (example,), dynamic_shapes=shapes)
-            found[f"export_{kind}"] = difference(program.module()(probe), expected)
-            found[f"onnx_{kind}"] = difference(onnx(program, example, probe), expected)
-        except Exception as error:  # exporters raise many kinds; the first line says which
-            missing = f"onnx_{kind}" if f"export_{kind}" in found else f"export_{kind}"
-            found[missing] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+            expected = [whole(probe) for probe in probes]
+        for form in ("export", "onnx"):
+            if good(found, form, "dynamic"):
+                continue
+            try:
+                program = torch.export.export(module, (probes[0],), dynamic_shapes=shapes)
+                run = program.module() if form == "export" else onnx(program, probes[0])
+                gaps = [difference(run(p), e) for p, e in zip(probes, expected, strict=True)]
+                found[f"{form}_{kind}"] = max(gaps)
+            except Exception as error:  # exporters raise many kinds; the first line says which
+                line = str(error).strip().partition("\n")[0][:120]
+                found[f"{form}_{kind}"] = f"{type(error).__name__}: {line}"
     return found
 
 
-def onnx(program: Any, example: torch.Tensor, probe: torch.Tensor) -> torch.Tensor:
+def onnx(program: Any, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +142,7 @@ def onnx(program: Any, example: torch.Tensor, probe: torch.Tensor) -> torch.Tens
         )
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return torch.from_numpy(session.run(None, {name: probe.numpy()})[0])
+    return lambda probe: torch.from_numpy(session.run(None, {name: probe.numpy()})[0])
 
 
 def verdict(row: dict[str, Any]) -> str:
@@ -151,31 +160,37 @@ def verdict(row: dict[str, Any]) -> str:
     return ", ".join(name for name, bad in failed.items() if bad) or "yes"
 
 
+def good(row: dict[str, Any], form: str, kind: str) -> bool:
+    """Whether a program gave the module's logits."""
+    gap = row.get(f"{form}_{kind}")
+    return isinstance(gap, float) and gap < 1e-3
+
+
 def exported(row: dict[str, Any]) -> str:
-    """For which image sizes torch.export and ONNX give the module's logits."""
-    words = []
-    for form in ("export", "onnx"):
-        gaps = {kind: row.get(f"{form}_{kind}") for kind in ("fixed", "dynamic")}
-        good = {k: isinstance(gap, float) and gap < 1e-3 for k, gap in gaps.items()}
-        words.append("any size" if all(good.values()) else "one size" if good["fixed"] else "no")
+    """For which image sizes torch.export and ONNX give the network's logits."""
+    if "refused" in row:
+        return "refused"
+    if "export_dynamic" not in row:
+        return ""
+    words = [
+        "any" if good(row, form, "dynamic") else "one" if good(row, form, "fixed") else "no"
+        for form in ("export", "onnx")
+    ]
     return " / ".join(words)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Two markdown tables: what was tried of each pair, and exports."""
-    decoders = [name for name in DECODERS if name in rows]
-    tried = [e for e in ENCODERS if any(verdict(rows[d].get(e, {})) for d in decoders)]
-    lines = [f"| decoder | {' | '.join(f'`{e}`' for e in tried)} |"]
-    lines += [f"| --- |{' --- |' * len(tried)}"]
-    for decoder in decoders:
-        cells = [verdict(rows[decoder].get(encoder, {})) for encoder in tried]
-        if any(cells):
-            lines.append(f"| `{decoder}` | {' | '.join(cells)} |")
-    lines += ["", "| decoder | encoder | torch.export / ONNX |", "| --- | --- | --- |"]
-    for decoder in decoders:
-        for encoder, row in rows[decoder].items():
-            if "export_fixed" in row:
-                lines.append(f"| `{decoder}` | `{encoder}` | {exported(row)} |")
+    return "\n\n".join(one_table(rows, cell) for cell in (verdict, exported))
+
+
+def one_table(rows: dict[str, dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> str:
+    """Decoders down, encoders across."""
+    lines = [f"| decoder | {' | '.join(f'`{e}`' for e in ENCODERS)} |"]
+    lines += [f"| --- |{' --- |' * len(ENCODERS)}"]
+    for decoder in DECODERS:
+        cells = [cell(rows.get(decoder, {}).get(encoder, {})) for encoder in ENCODERS]
+        lines.append(f"| `{decoder}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -184,6 +199,7 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=ENCODERS)
     parser.add_argument("--decoders", nargs="+", default=list(DECODERS))
     parser.add_argument("--exports", action="store_true")
+    parser.add_argument("--missing", action="store_true", help="leave out pairs that are stored")
     parser.add_argument("--table", action="store_true", help="print the results as markdown")
     args = parser.parse_args()
     if args.table:
@@ -193,6 +209,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for decoder in args.decoders:
         for encoder in args.encoders:
+            if args.missing and stored(decoder, encoder, args.exports):
+                continue
             begun = time.perf_counter()
             try:
                 row = exports(encoder, decoder) if args.exports else check(encoder, decoder)
@@ -202,6 +220,13 @@ def main() -> None:
             print(
                 f"{decoder:14s}{encoder:28s}{time.perf_counter() - begun:6.1f} s  {row}", flush=True
             )
+
+
+def stored(decoder: str, encoder: str, exports: bool) -> bool:
+    """Whether the file has this pair."""
+    record = json.loads(RESULT.read_text()) if RESULT.is_file() else {"rows": {}}
+    row = record["rows"].get(decoder, {}).get(encoder, {})
+    return "refused" in row or ("export_dynamic" if exports else "sizes") in row
 
 
 def merge(decoder: str, encoder: str, row: dict[str, Any]) -> None:

@@ -8,17 +8,25 @@ other library accepts no other), evaluation mode, untrained weights, 21 classes.
 library's decoder is made of separable convolutions, so `deeplabv3plus_separable` is its
 counterpart; `deeplabv3plus` has the plain convolutions of the semi-supervised methods and is
 measured beside the other one with its pyramid made plain, as far as that library goes: its fusion
-stays separable. One contestant's forward pass includes normalisation (ours alone does that) and
-up-sampling to the image. The arithmetic differs, too: this package's decoder has the two fusion
-convolutions of the paper, the other library's one and separable; `ours_over_smp_per_flop` divides
-the ratio of the times by that of the floating-point operations of all convolutions. Times are
-process CPU time; contestants take turns, and a ratio is the median over rounds of the ratio within
-a round.
+stays separable. Contestants:
+
+* `ours`: what `pixelcontrast predict` runs, `Segmentor.fast_copy`: batch norm merged into the
+  convolutions, weights arranged for the processor;
+* `ours_unfolded`: the network as it is evaluated during training;
+* `smp`: the other library's network as its constructor gives it, which has no such step;
+* `smp_channels_last`: the same after `.to(memory_format=torch.channels_last)`.
+
+A forward pass includes normalisation (ours alone does that) and up-sampling to the image. The
+arithmetic differs, too: this package's decoder has the two fusion convolutions of the paper, the
+other library's one and separable; `gigaflops` counts the convolutions of both. Times are process
+CPU time; contestants take turns, and a ratio is the median over rounds of the ratio within a
+round.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -32,15 +40,21 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelcontrast.models import ModelConfig, build_segmentor
+from pixelcontrast.models import DeployedSegmentor, ModelConfig, build_segmentor
 
 BATCH, CLASSES, ENCODER = 2, 21, "resnet50"
 RESULT = Path(__file__).parent / "results" / "models_speed_cpu.json"
 
 
 def ours(decoder):
-    config = ModelConfig(encoder=ENCODER, decoder=decoder, pretrained=False)
-    return build_segmentor(config, CLASSES).deploy().eval()
+    """As predicted with, and as evaluated in training."""
+    torch.manual_seed(0)
+    model = build_segmentor(
+        ModelConfig(encoder=ENCODER, decoder=decoder, pretrained=False), CLASSES
+    )
+    return tuple(
+        DeployedSegmentor(network) for network in (model.fast_copy(), model.inference_copy())
+    )
 
 
 def theirs(**options):
@@ -63,35 +77,49 @@ def gigaflops(network, image):
     return round(counter.get_total_flops() / 1e9, 2)
 
 
-def beside(pair, mine, other, image):
-    flops = [gigaflops(network, image) for network in pair]
-    ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
+def beside(contestants, times, image):
+    other = times["smp"]
     return {
-        "ours_seconds": round(statistics.median(mine), 4),
-        "smp_seconds": round(statistics.median(other), 4),
-        "ours_over_smp": round(ratio, 3),
-        "gigaflops": flops,
-        "ours_over_smp_per_flop": round(ratio * flops[1] / flops[0], 3),
-        "parameters": [sum(p.numel() for p in network.parameters()) for network in pair],
+        "seconds": {name: round(statistics.median(taken), 4) for name, taken in times.items()},
+        "over_smp": {
+            name: round(statistics.median(a / b for a, b in zip(taken, other, strict=True)), 3)
+            for name, taken in times.items()
+            if name != "smp"
+        },
+        "gigaflops": {name: gigaflops(contestants[name], image) for name in ("ours", "smp")},
+        "parameters": {
+            name: sum(p.numel() for p in contestants[name].parameters())
+            for name in ("ours_unfolded", "smp")
+        },
+    }
+
+
+def contest(decoder, **options):
+    fast, plain = ours(decoder)
+    other = theirs(**options)
+    return {
+        "ours": fast,
+        "ours_unfolded": plain,
+        "smp": other,
+        "smp_channels_last": copy.deepcopy(other).to(memory_format=torch.channels_last),
     }
 
 
 def measure(side, rounds):
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    pairs = {
-        "separable": (ours("deeplabv3plus_separable"), theirs()),
-        "plain": (ours("deeplabv3plus"), theirs(decoder_aspp_separable=False)),
+    contests = {
+        "separable": contest("deeplabv3plus_separable"),
+        "plain": contest("deeplabv3plus", decoder_aspp_separable=False),
     }
     image = torch.rand(BATCH, 3, side, side)
-    times = {name: ([], []) for name in pairs}
+    times = {kind: {name: [] for name in entrants} for kind, entrants in contests.items()}
     for turn in range(rounds + 1):
-        for name, pair in pairs.items():
-            taken = [seconds(network, image) for network in pair]
-            if turn:  # the first one warms up
-                for mine, value in zip(times[name], taken, strict=True):
-                    mine.append(value)
-    return {name: beside(pairs[name], *taken, image) for name, taken in times.items()}
+        for kind, contestants in contests.items():
+            for name, network in contestants.items():
+                taken = seconds(network, image)
+                if turn:  # the first one warms up
+                    times[kind][name].append(taken)
+    return {kind: beside(contests[kind], times[kind], image) for kind in contests}
 
 
 def main():

@@ -80,7 +80,7 @@ def export(
     with atomic_path(target) as temporary:
         if form == "pt2":
             torch.export.save(program, temporary)
-            run = torch.export.load(temporary).module()
+            run: Callable[[Tensor], Tensor] = torch.export.load(temporary).module()
         else:
             run = _write_onnx(program, example, temporary)
         # Odd sides as well: rounding is where programs for any size go wrong.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils import fusion
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BARE_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, SmallBatchNorm)
+_fuse: Any = fusion.fuse_conv_bn_weights  # its annotations leave out what may be absent
 _DESCRIPTIONS = ("__get__", "dim", "size", "stride", "numel")
 
 
@@ -73,7 +74,7 @@ def suit_processor(network: nn.Module) -> None:
     only strided and dilated ones to oneDNN and multiplies the others as matrices, which takes up
     to twice as long. Not for exports, whose readers may know fast paths for plain ones.
     """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             module.dilation = (2, 2)
@@ -133,18 +134,18 @@ def _can_go(module: nn.Module) -> bool:
 def _merge(convolution: nn.Conv2d, norm: Any) -> None:
     """The convolution gets the weights that do what both did."""
     dtype = convolution.weight.dtype
-    tensors = (
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.weight,
-        norm.bias,
-    )
     weight, bias, mean, variance, scale, shift = (
-        None if tensor is None else tensor.detach().double() for tensor in tensors
+        None if tensor is None else tensor.detach().double()
+        for tensor in (
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+        )
     )
-    merged = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    merged: tuple[Tensor, Tensor] = _fuse(weight, bias, mean, variance, norm.eps, scale, shift)
     convolution.weight, convolution.bias = (
         nn.Parameter(tensor.detach().to(dtype), requires_grad=False) for tensor in merged
     )

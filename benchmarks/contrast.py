@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.losses import pixel_info_nce
 
 TAU = 0.07
@@ -294,18 +295,7 @@ def child(name, count, dim, bank, device):
         step(loss, x, *rest)
         print((torch.cuda.max_memory_allocated() - before) / MIB)
         return
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    step(loss, x, *rest)
-    print((resident("VmHWM") - before) / 1024)
-
-
-def resident(field):
-    """KiB of a line of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    raise OSError(field)
+    print(peak_growth(lambda: step(loss, x, *rest)))
 
 
 def matmul_rate(device, clock):

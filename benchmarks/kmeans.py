@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.memory import lloyd
 
 ROWS, DIM, CLUSTERS, ITERATIONS = 1_000_000, 128, 27, 20
@@ -82,15 +83,7 @@ def measure_memory(name, rows):
     start = features[:CLUSTERS].clone()
     CONTESTANTS[name](features[:5000].clone(), start)
     ctypes.CDLL(None).malloc_trim(0)  # what drawing the rows left free would hide what comes
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    CONTESTANTS[name](features, start)
-    print(json.dumps(round((status("VmHWM") - before) / 1024, 2)))
-
-
-def status(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1])
+    print(json.dumps(round(peak_growth(lambda: CONTESTANTS[name](features, start)), 2)))
 
 
 def main():

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch.nn import functional as F
 
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.evaluation import ConfusionMatrix
 
 HEIGHT, WIDTH, CLASSES, STRIDE = 1024, 2048, 19, 8
@@ -138,15 +139,7 @@ def measure_memory(case):
     call = calls[case]
     tiny = drawn(64, 128)
     call(tiny[0], tiny[1].byte(), naive_labels(tiny[0], (64, 128)).byte())
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    call(logits, small, labels)
-    print(json.dumps(round((status("VmHWM") - before) / 1024, 1)))
-
-
-def status(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1])
+    print(json.dumps(round(peak_growth(lambda: call(logits, small, labels)), 1)))
 
 
 def main():

@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.core.seeding import generator_for
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.methods.base import Task
@@ -201,15 +202,7 @@ def measure_memory(name, side):
     one_round(KINDS[name](), Scene(12))  # the first use of every operation
     scene = Scene(side)
     kind = Naive(MEMORY_CLASSES) if name == "naive" else KINDS[name]()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    before = resident("VmHWM")
-    one_round(kind, scene)
-    print((resident("VmHWM") - before) / 1024)
-
-
-def resident(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    print(peak_growth(lambda: one_round(kind, scene)))
 
 
 def cpu_name():

@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.losses import rank_consistency
 from pixelcontrast.methods.rankmatch import mixed_features
 from pixelcontrast.sampling import select_landmarks
@@ -130,28 +131,14 @@ def mix_801():
     keep[:, 100:400, 200:600] = False
     features = torch.rand(IMAGES, WIDTH, 51, 51)
     mixed_features(features[:, :, :9, :9], keep)
-    before = start_peak()
-    mixed_features(features, keep)
-    return (resident("VmHWM") - before) / 1024 / IMAGES
+    return peak_growth(lambda: mixed_features(features, keep)) / IMAGES
 
 
 def rise(name, side):
     """Rise of the peak over one round."""
     one_round(KINDS[name], Scene(12))  # the first use of every operation
     scene = Scene(side)
-    before = start_peak()
-    one_round(KINDS[name], scene)
-    return (resident("VmHWM") - before) / 1024
-
-
-def start_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident("VmHWM")
-
-
-def resident(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    return peak_growth(lambda: one_round(KINDS[name], scene))
 
 
 def apart(name, side):

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from opcount import OpCount
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.core.seeding import generator_for
 from pixelcontrast.losses import backends, pixel_info_nce
 from pixelcontrast.losses.triton_launch import Launch
@@ -287,15 +288,7 @@ def peak_mib(name, height, width):
 def measure_memory(name, height, width):
     one_round(KINDS[name](), Scene(16, 32))  # the first use of every operation
     scene, kind = Scene(height, width), KINDS[name]()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    before = resident("VmHWM")
-    one_round(kind, scene)
-    print((resident("VmHWM") - before) / 1024)
-
-
-def resident(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+    print(peak_growth(lambda: one_round(kind, scene)))
 
 
 def cpu_name():

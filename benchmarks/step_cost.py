@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core import process_memory
 from pixelcontrast.data import build_train_loader
 from pixelcontrast.engine.prepare import assemble, build_method, prepare
 from pixelcontrast.engine.streams import stream_batch, stream_samples
@@ -52,7 +53,7 @@ class Training:
             if key in tree["method"]:
                 tree["method"][key] = 0
         config, sources, _ = prepare(tree)
-        self.base = resident("VmRSS")
+        self.base = process_memory.resident()
         self.method, _ = build_method(config, sources)
         self.method.train()
         if config.train.channels_last:
@@ -143,14 +144,8 @@ def child(recipe: str, overrides: list[str]) -> None:
     training = Training(recipe, overrides, 2)
     for _ in range(4):
         training.step()
-    grown = resident("VmHWM") - training.base
-    print(json.dumps({"peak": grown / 1024, "stored": training.stored / 2**20}))
-
-
-def resident(field: str) -> int:
-    """KiB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    grown = process_memory.peak() - training.base
+    print(json.dumps({"peak": grown / 2**20, "stored": training.stored / 2**20}))
 
 
 def compare(arguments: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from pixelcontrast.core.labels import resize_labels
+from pixelcontrast.core.process_memory import peak_growth
 from pixelcontrast.core.seeding import generator_for
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.methods.base import Task
@@ -191,25 +192,16 @@ def measure(name, setting, rounds, channels_last):
             maps = getattr(scene, part).detach().to(memory_format=torch.channels_last)
             setattr(scene, part, maps.requires_grad_(part == "student"))
     one_round(kind, scene)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    except OSError:
-        return {"error": "no /proc"}
-    before = resident("VmRSS")
-    taken = [one_round(kind, scene) for _ in range(rounds)]
+    taken = []
+    growth = peak_growth(lambda: taken.extend(one_round(kind, scene) for _ in range(rounds)))
     forward, backward, loss = (statistics.median(part) for part in zip(*taken, strict=True))
     return {
         "forward_s": round(forward, 3),
         "backward_s": round(backward, 3),
         "total_s": round(statistics.median(f + b for f, b, _ in taken), 3),
         "loss": round(loss, 4),
-        "extra_peak_mib": round((resident("VmHWM") - before) / 1024),
+        "extra_peak_mib": round(growth),
     }
-
-
-def resident(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 
 def apart(name, layout, quick, rounds):

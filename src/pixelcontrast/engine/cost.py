@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
+from pixelcontrast.core import process_memory
 from pixelcontrast.core.errors import TrainingError
 from pixelcontrast.engine.devices import precision, use_gpu
 from pixelcontrast.models import build_segmentor, upsample_logits
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pixelcontrast.models import ModelConfig, Segmentor
 
 _SHOWN_CLASSES = 19  # as in Cityscapes
-_STATUS = Path("/proc/self/status")
-_HIGH_WATER = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +106,10 @@ def _begin_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    try:
-        _HIGH_WATER.write_text("5", encoding="ascii")  # resets the peak resident set
-    except OSError:
-        return None
-    return _resident("VmRSS")
+    return process_memory.reset_peak()
 
 
 def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _resident("VmHWM")
-
-
-def _resident(field: str) -> int | None:
-    """A line of the kernel's account of this process, in bytes."""
-    try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(values[0]) * 1024 if values else None
+    return process_memory.peak()

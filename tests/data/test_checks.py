@@ -117,6 +117,20 @@ def test_colours_of_a_declared_palette_are_proposed(draw):
     assert '{"#804080": road, "#000000": ignore}' in checked(root).errors[0].fix
 
 
+def test_a_colour_mask_among_masks_of_ids(draw, ids_mask):
+    mask = np.zeros((40, 48, 3), np.uint8)
+    mask[:, 10:] = (128, 64, 128)
+    text = YAML + "\npalette: ['#804080', '#000000']"
+    root = draw({"a": ids_mask(0, 1), "b": mask, "c": ids_mask(1)}, yaml=text)
+    (problem,) = checked(root).errors
+    assert "save this one like them" in problem.fix
+    (root / "dataset.yaml").write_text(text + "\n" + problem.fix.partition("for example ")[2])
+    assert checked(root).ok
+    dataset = open_dataset(root)
+    read = [np.unique(read_mask(s.mask, dataset.info)).tolist() for s in dataset.samples]
+    assert read == [[0, 1], [0, 1], [1]]
+
+
 def test_undeclared_colours(draw):
     mask = np.zeros((40, 48, 3), np.uint8)
     mask[:, 10:] = (1, 2, 3)

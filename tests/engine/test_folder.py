@@ -1,7 +1,7 @@
 import pytest
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, PixelContrastError
-from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.engine.folder import RunFolder, model_file
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path):
@@ -40,3 +40,13 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds no run"):
         RunFolder(tmp_path).read_config()
+
+
+def test_a_run_stopped_before_its_first_validation_is_told_to_go_on(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="validated at least once"):
+        model_file(folder.root)
+    folder.last.parent.mkdir(parents=True)
+    folder.last.write_bytes(b"checkpoint")
+    with pytest.raises(CheckpointError, match="--resume"):
+        model_file(folder.root)

@@ -36,7 +36,8 @@ def check(
         else "\n".join(report.lines() or ["no problems found"])
     )
     if report.errors:
-        raise DataError(f"{len(report.errors)} errors", where=root)
+        count = len(report.errors)
+        raise DataError(f"{count} error{'s' if count > 1 else ''}", where=root)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def undeclared_problems(found: Sequence[Inspected], info: DatasetInfo) -> list[P
             code, what = "undeclared-colours", f"undeclared colours {_counted(named)}"
             if not has_map:
                 code, what = "colour-mask", f"colours, and no label map for them: {_counted(named)}"
-            fix = propose_colours(colours, info)
+            fix = propose_colours(colours, info, beside=values)
         else:
             continue
         problems.append(error(code, what, file=item.sample.mask, fix=fix))
@@ -79,12 +80,16 @@ def propose_values(total: Mapping[int, int], info: DatasetInfo) -> str:
     return f"say what they mean in dataset.yaml, for example {_map_text(pairs)}"
 
 
-def propose_colours(total: Mapping[int, int], info: DatasetInfo) -> str:
+def propose_colours(
+    total: Mapping[int, int], info: DatasetInfo, *, beside: Mapping[int, int] | None = None
+) -> str:
     """A label map for all stored colours of a data set, from its palette where that fits.
 
     Args:
         total: colour 0xRRGGBB -> pixels.
         info: the description the colours do not fit.
+        beside: stored value -> pixels of other masks of the same data set that hold class ids. A
+            label map is for all masks, so it has to name these values as well.
     """
     if len(total) > MAX_CLASSES:
         return _NO_LABELS.format("colours")
@@ -101,11 +106,18 @@ def propose_colours(total: Mapping[int, int], info: DatasetInfo) -> str:
     }
     targets = colour_targets(np.array(codes, np.int64), info).tolist()
     mark = undeclared_mark(info)
-    pairs = {
+    meant = {
         name: palette.get(code, "ignore") if target == mark else _target_text(target, info)
         for name, code, target in zip(names, codes, targets, strict=True)
     }
-    return f"say what they mean in dataset.yaml, for example {_map_text(pairs)}"
+    ids = [value for value in beside or {} if value < info.num_classes]
+    if ids and info.label_map is None:
+        known = {value: info.classes[value] for value in sorted(ids)}
+        return (
+            "other masks hold class ids: save this one like them, or declare both in dataset.yaml, "
+            f"for example {_map_text({**known, **meant})}"
+        )
+    return f"say what they mean in dataset.yaml, for example {_map_text(meant)}"
 
 
 def propose_new(values: Sequence[int]) -> str:
@@ -166,7 +178,7 @@ def _classes_text(names: Sequence[str]) -> str:
     return f"classes: [{', '.join(names)}]"
 
 
-def _map_text(pairs: Mapping[int, str] | Mapping[str, str]) -> str:
+def _map_text(pairs: Mapping[Any, str]) -> str:
     inside = ", ".join(
         f"{key if isinstance(key, int) else chr(34) + key + chr(34)}: {name}"
         for key, name in pairs.items()

@@ -275,5 +275,9 @@ def _wanted(total: int, fraction: float | None, count: int | None) -> int:
             raise ConfigError(f"fraction {fraction} is not in (0, 1]")
         return max(1, round(fraction * total))
     if count is None or not 1 <= count <= total:
-        raise ConfigError(f"count {count} is not in 1..{total}, the images with masks")
+        raise ConfigError(
+            f"{count} labelled images are wanted, and {total} of the training images have masks",
+            where="data.labeled",
+            fix=f"use 1 to {total}; images held out for validation do not count",
+        )
     return count

@@ -169,7 +169,14 @@ def parse_config(tree: dict[str, Any]) -> RunConfig:
     for key in tree:
         if key not in known:
             raise ConfigError(f"unknown section {key!r}", fix=did_you_mean(key, known))
-    method = dict(tree.get("method") or {})
+    settings = tree.get("method") or {}
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"method is a section, got {settings!r}",
+            where="method",
+            fix=f"set method.name={settings}",
+        )
+    method = dict(settings)
     method_name = method.pop("name", None)
     if not isinstance(method_name, str):
         raise ConfigError("no method is named", where="method.name", fix="set method.name=pico")

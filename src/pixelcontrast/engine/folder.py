@@ -154,11 +154,10 @@ def model_file(path: str | Path) -> Path:
     given = Path(path).expanduser()
     found = given / "model.safetensors" if given.is_dir() else given
     if not found.is_file():
-        raise CheckpointError(
-            "there is no trained model",
-            where=found.absolute(),
-            fix="give the folder of a run that was validated at least once, or a .safetensors file",
-        )
+        fix = "give the folder of a run that was validated at least once, or a .safetensors file"
+        if RunFolder(given).resumable:
+            fix = "this run was stopped before its first validation: train with --resume to go on"
+        raise CheckpointError("there is no trained model", where=found.absolute(), fix=fix)
     return found
 
 

@@ -159,11 +159,15 @@ def resolve_epochs(tree: dict[str, Any], sources: Sources) -> list[str]:
 
 def resolve_auto_steps(tree: dict[str, Any]) -> list[str]:
     """Replace `auto` warm-ups by a share of the run: 1/10 before contrast, 1/50 of the rate."""
-    steps = int((tree.get("train") or {}).get("steps", TrainConfig().steps))
+    steps = _value_at(tree, "train.steps")
+    if steps is None:
+        steps = TrainConfig().steps
+    if not isinstance(steps, int):
+        steps = 0  # parsing says what is wrong with it
     notes = []
     for section, share in (("method", 10), ("optim", 50)):
-        values = tree.get(section) or {}
-        if values.get("warmup_steps") == "auto":
+        values = tree.get(section)
+        if isinstance(values, dict) and values.get("warmup_steps") == "auto":
             values["warmup_steps"] = steps // share
             notes.append(f"{section}.warmup_steps = {steps // share}: 1/{share} of train.steps")
     return notes

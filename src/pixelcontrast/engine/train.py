@@ -142,6 +142,13 @@ def _announce(
 ) -> None:
     for note in notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+    if sources.unlabeled and not config.stages and all(s.labelled for s in method.streams):
+        console.print(
+            f"note: {len(sources.unlabeled)} images without masks are not used by "
+            f"{config.method_name}; unimatch, u2pl, prcl and rankmatch learn from them too",
+            style="yellow",
+            highlight=False,
+        )
     parameters = sum(p.numel() for p in method.segmentor.parameters())
     stages = "" if config.stages else describe_streams(config, sources, method.streams) + "\n"
     console.print(

@@ -45,7 +45,7 @@ RESULT = Path(__file__).parent / "results" / "models.json"
 ENCODERS = (
     "resnet18",
     "mobilenetv3_large_100",
-    "hrnet_w18_small",
+    "hrnet_w18",
     "mit_b0",
     "vit_tiny_patch16_224",
     "vit_small_patch14_dinov2",

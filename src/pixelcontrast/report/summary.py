@@ -210,7 +210,7 @@ def _difference(delta: float | None) -> str:
 def _trust(best: Comparison, base: Comparison) -> str:
     """How far the difference can be trusted, said plainly."""
     if best.miou.std is None or base.miou.std is None:
-        return "One seed each at least once: small differences can be chance."
+        return "From single seeds: small differences can be chance."
     counts = len(best.miou.values), len(base.miou.values)
     seeds = f"{counts[0]} and {counts[1]} seeds" if counts[0] != counts[1] else f"{counts[0]} seeds"
     if best.delta is not None and abs(best.delta) < best.miou.std + base.miou.std:

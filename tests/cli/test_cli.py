@@ -113,6 +113,7 @@ def test_show_prints_the_recipe_and_applies_settings(cli):
         (["train", "pico_scenes", "method=fixmatch"], "set method.name=fixmatch"),
         (["train", "pico"], "no data set is given"),
         (["train", "pico", "--data", "/nowhere/at/all"], "does not exist"),
+        (["train", "pico", "--resume", "--out", "/nowhere/at/all"], "start the run without"),
         (["train", "--method", "pica", "--data", "x"], "did you mean 'pico'"),
         (["eval", "/nowhere"], "no trained model"),
         (["predict", "/nowhere", "x.jpg"], "no trained model"),

@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from pixelcontrast.core.errors import PixelContrastError
-from pixelcontrast.core.files import atomic_path, write_json, write_text
+from pixelcontrast.core.errors import DataError, PixelContrastError
+from pixelcontrast.core.files import atomic_path, data_folder, write_json, write_text
 
 
 def test_the_old_file_stays_when_writing_fails(tmp_path):
@@ -35,3 +35,12 @@ def test_other_errors_pass_and_leave_nothing(tmp_path):
 def test_folders_are_made(tmp_path):
     write_json(tmp_path / "deep" / "er" / "a.json", {"ä": 1})
     assert "ä" in (tmp_path / "deep" / "er" / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_missing_data_folder_is_named_with_what_lies_beside_it(tmp_path):
+    (tmp_path / "street").mkdir()
+    assert data_folder(tmp_path / "street") == tmp_path / "street"
+    with pytest.raises(DataError, match="did you mean 'street'"):
+        data_folder(tmp_path / "streets")
+    with pytest.raises(DataError, match="does not exist either"):
+        data_folder(tmp_path / "none" / "streets")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pixelcontrast.core.errors import ConfigError
+from pixelcontrast.core.files import data_folder
 from pixelcontrast.engine.folder import RunFolder, first_process
 from pixelcontrast.recipes import load_recipe, override, run_name
 
@@ -56,6 +57,11 @@ def train(
     # What can be refused without torch is refused at once.
     tree = override(load_recipe(names[0]), overrides)
     folder = RunFolder(out or Path("runs") / run_name(tree))
+    settings = tree.get("data")
+    if isinstance(settings, dict) and settings.get("root") and settings.get("name") != "scenes":
+        data_folder(settings["root"])  # generated scenes are made there on first use
+    if resume and first_process():
+        folder.require_checkpoint()
     if not (resume or force) and first_process():
         folder.refuse_existing()
 

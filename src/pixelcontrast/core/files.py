@@ -8,10 +8,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelcontrast.core.errors import PixelContrastError
+from pixelcontrast.core.errors import DataError, PixelContrastError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def data_folder(path: str | Path) -> Path:
+    """The folder of a data set, with `~` replaced.
+
+    Raises:
+        DataError: it does not exist; folders beside it with a similar name are named.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    parent = folder.absolute().parent
+    beside = [other.name for other in parent.iterdir() if other.is_dir()] if parent.is_dir() else []
+    fix = did_you_mean(folder.name, beside) if beside else f"{parent} does not exist either"
+    raise DataError("the data folder does not exist", where=folder.absolute(), fix=fix)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixelcontrast.core.errors import DataError, unknown_name
+from pixelcontrast.core.files import data_folder
 from pixelcontrast.data import ade20k, camvid, cityscapes, coco, folder, pascal_context, voc
 from pixelcontrast.data.dataset import DatasetInfo, SegDataset
 from pixelcontrast.data.problems import raise_on_errors
@@ -140,9 +141,7 @@ def recognise(root: str | Path) -> str:
     Raises:
         DataError: when the folder does not exist or has none of the layouts.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError("the data folder does not exist", where=root.absolute())
+    root = data_folder(root)
     for name, layout in DATASETS.items():
         if layout.recognise(root):
             return name
@@ -180,8 +179,7 @@ def open_dataset(
     if name != "auto" and name not in DATASETS:
         raise unknown_name("data set", name, ["auto", *DATASETS])
     layout = DATASETS[recognise(root) if name == "auto" else name]
-    if not root.is_dir():
-        raise DataError("the data folder does not exist", where=root.absolute())
+    data_folder(root)
     replaced = {split: _ids(given, root) for split, given in (splits or {}).items()}
     dataset = layout.open(root, replaced)
     if not dataset.samples:

@@ -98,6 +98,21 @@ class RunFolder:
                 fix="choose another one with --out FOLDER",
             ) from error
 
+    def require_checkpoint(self) -> None:
+        """Make sure that there is something to resume.
+
+        Raises:
+            CheckpointError: there is nothing.
+        """
+        if not self.resumable:
+            raise CheckpointError(
+                "there is no checkpoint to resume from",
+                where=self.last,
+                fix="the run ended before its first checkpoint: start it again with --force"
+                if self.config.exists()
+                else "start the run without --resume",
+            )
+
     def refuse_existing(self) -> None:
         """Make sure that no run lies in the folder.
 

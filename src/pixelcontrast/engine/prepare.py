@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelcontrast.core.errors import CheckpointError, ConfigError, DataError
+from pixelcontrast.core.errors import ConfigError, DataError
 from pixelcontrast.data import problem_lines
 from pixelcontrast.engine.config import RunConfig, TrainConfig, parse_config, parse_section
 from pixelcontrast.engine.folder import RunFolder, model_file
@@ -60,15 +60,7 @@ def stored_tree(
         CheckpointError: there is nothing to resume.
         ConfigError: a setting is asked for that would make it another run.
     """
-    if not folder.resumable:
-        started = folder.config.exists()
-        raise CheckpointError(
-            "there is no checkpoint to resume from",
-            where=folder.last,
-            fix="the run ended before its first checkpoint: start it again with --force"
-            if started
-            else "start the run without --resume",
-        )
+    folder.require_checkpoint()
     stored = folder.read_config()
     wanted = [item.partition("=")[0] for item in overrides] + [key for key, _ in _flat(sections)]
     for key in wanted:

@@ -492,3 +492,14 @@ def test_similar_points_at_a_pixel_and_names_images(cli, trained, scenes, tmp_pa
     assert status == 2
     assert "ROW,COLUMN" in error
     assert "outside of the image" in cli(*words, "--at", "48,0")[2]
+
+
+def test_images_that_a_method_does_not_use_are_told(capsys, tiny, tmp_path):
+    from pixelcontrast.engine.train import train
+
+    tiny["method"] = {"name": "supervised"}
+    tiny["data"]["labeled"] = 4
+    tiny["train"]["steps"] = 1
+    train(tiny, out=tmp_path / "run")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "unlabelled images are not used by" in shown

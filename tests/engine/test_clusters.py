@@ -7,7 +7,7 @@ from pixelcontrast.data import build_eval_loader
 from pixelcontrast.engine.clusters import MatchedNetwork, evaluate_clusters, middle_square
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.engine.sources import gather_sources
-from pixelcontrast.evaluation import InferenceConfig, LinearProbe, probe_scores
+from pixelcontrast.evaluation import ConfusionMatrix, InferenceConfig, LinearProbe
 from pixelcontrast.models import ModelConfig, build_segmentor
 
 
@@ -81,8 +81,11 @@ def test_clusters_and_probe_share_a_pass_over_the_scored_images(tiny, flip):
             return [(segmentor(b.image).features, b.mask) for b in batches]
 
     probe = LinearProbe(16, info.num_classes)
-    expected = probe_scores(probe, features(sources.labeled), features(samples))
-    assert torch.equal(found.probe.confusion, expected.confusion)
+    probe.fit(features(sources.labeled))
+    expected = ConfusionMatrix(info.num_classes, info.ignore_index)
+    for one, mask in features(samples):
+        expected.update_from_logits(probe.logits(one).detach(), mask)
+    assert torch.equal(found.probe.confusion, expected.scores().confusion)
     unlabelled, _ = evaluate_clusters(
         segmentor, samples, info, config, inference, torch.device("cpu")
     )

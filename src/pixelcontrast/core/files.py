@@ -24,8 +24,9 @@ def data_folder(path: str | Path) -> Path:
     if folder.is_dir():
         return folder
     parent = folder.absolute().parent
-    beside = [other.name for other in parent.iterdir() if other.is_dir()] if parent.is_dir() else []
-    fix = did_you_mean(folder.name, beside) if beside else f"{parent} does not exist either"
+    fix = f"{parent} does not exist either"
+    if parent.is_dir():
+        fix = did_you_mean(folder.name, [other.name for other in parent.glob("[!.]*/")])
     raise DataError("the data folder does not exist", where=folder.absolute(), fix=fix)
 
 

@@ -38,11 +38,10 @@ def peak_growth(work: Callable[[], object]) -> float:
         OSError: the system does not say.
     """
     before = reset_peak()
-    work()
-    after = peak()
-    if before is None or after is None:
+    if before is None:
         raise OSError(f"the peak of the memory is not known: no {_RESET}")
-    return (after - before) / 2**20
+    work()
+    return ((peak() or before) - before) / 2**20
 
 
 def _field(name: str) -> int | None:

@@ -175,11 +175,10 @@ def open_dataset(
         DataError: when the folder has no known layout or no images, or, if `strict`, any error.
         ConfigError: when `name` is unknown.
     """
-    root = Path(root).expanduser()
     if name != "auto" and name not in DATASETS:
         raise unknown_name("data set", name, ["auto", *DATASETS])
+    root = data_folder(root)
     layout = DATASETS[recognise(root) if name == "auto" else name]
-    data_folder(root)
     replaced = {split: _ids(given, root) for split, given in (splits or {}).items()}
     dataset = layout.open(root, replaced)
     if not dataset.samples:

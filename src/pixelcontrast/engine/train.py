@@ -144,7 +144,7 @@ def _announce(
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     if sources.unlabeled and not config.stages and all(s.labelled for s in method.streams):
         console.print(
-            f"note: {len(sources.unlabeled)} images without masks are not used by "
+            f"note: {len(sources.unlabeled)} unlabelled images are not used by "
             f"{config.method_name}; unimatch, u2pl, prcl and rankmatch learn from them too",
             style="yellow",
             highlight=False,

@@ -25,7 +25,7 @@ from pixelcontrast.evaluation.matching import (
     MatchRule,
     match_clusters,
 )
-from pixelcontrast.evaluation.probe import LinearProbe, probe_scores
+from pixelcontrast.evaluation.probe import LinearProbe
 from pixelcontrast.evaluation.projection import principal_plane, tsne_plane
 from pixelcontrast.evaluation.protocols import PROTOCOLS, Protocol, protocols_of
 from pixelcontrast.evaluation.retrieval import Hit, NearestImages
@@ -71,7 +71,6 @@ __all__ = [
     "predict_labels",
     "predict_probabilities",
     "principal_plane",
-    "probe_scores",
     "protocols_of",
     "tsne_plane",
     "uniformity",

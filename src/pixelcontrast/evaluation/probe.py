@@ -8,12 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelcontrast.evaluation.confusion import ConfusionMatrix
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from pixelcontrast.evaluation.scores import SegScores
 
 
 class LinearProbe:
@@ -81,26 +77,3 @@ class LinearProbe:
         """(B, C, h, w) float32 scores."""
         with torch.autocast(features.device.type, enabled=False):
             return F.conv2d(features.float(), self.weight[:, :, None, None], self.bias)
-
-
-def probe_scores(
-    probe: LinearProbe,
-    training: Iterable[tuple[Tensor, Tensor]],
-    scored: Iterable[tuple[Tensor, Tensor]],
-    *,
-    epochs: int = 10,
-) -> SegScores:
-    """Train a probe, then score it on other images.
-
-    Args:
-        probe: as it is at the start.
-        training: see `LinearProbe.fit`.
-        scored: the same of the images that are scored.
-        epochs: passes over `training`.
-    """
-    probe.fit(training, epochs)
-    confusion = ConfusionMatrix(probe.num_classes, probe.ignore_index, probe.weight.device)
-    with torch.no_grad():
-        for features, target in scored:
-            confusion.update_from_logits(probe.logits(features), target)
-    return confusion.scores()

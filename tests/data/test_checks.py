@@ -3,6 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -89,7 +90,7 @@ def test_the_proposed_map_works(draw, ids_mask):
     root = draw({i: ids_mask(1, 2) for i in "ab"}, yaml=YAML)
     (problem, *_) = checked(root).errors
     assert "count from 1" in problem.fix
-    (root / "dataset.yaml").write_text(YAML + "\n" + problem.fix.partition("add ")[2])
+    (root / "dataset.yaml").write_text(YAML + "\n" + problem.fix.partition(":\n")[2])
     assert checked(root).ok
     dataset = open_dataset(root)
     assert np.unique(read_mask(dataset.samples[0].mask, dataset.info)).tolist() == [0, 1]
@@ -102,19 +103,39 @@ def test_colour_masks_without_a_map(draw):
     report = checked(root)
     assert codes(report, "error") == ["colour-mask"]
     assert len(report.errors) == 2
-    proposal = report.errors[0].fix.partition(": ")[2]
-    assert proposal == (
-        'classes: [class_0, class_1] and label_map: {"#804080": class_0, "#000000": class_1}'
-    )
-    (root / "dataset.yaml").write_text(proposal.replace(" and ", "\n"))
+    proposal = report.errors[0].fix.partition(":\n")[2]
+    assert yaml.safe_load(proposal) == {
+        "classes": ["class_0", "class_1"],
+        "label_map": {"#804080": "class_0", "#000000": "class_1"},
+    }
+    (root / "dataset.yaml").write_text(proposal)
     assert checked(root).ok
+
+
+@pytest.mark.parametrize("grey", [(0,), (0, 1), (0, 255), (0, 1, 2)])
+def test_what_is_proposed_for_colours_beside_grey_masks_is_a_whole_description(
+    draw, ids_mask, grey
+):
+    mask = np.zeros((40, 48, 3), np.uint8)
+    mask[:, 10:] = (128, 64, 128)
+    root = draw({"a": mask, "b": mask, "c": ids_mask(*grey)})
+    fix = checked(root).errors[0].fix
+    (root / "dataset.yaml").write_text(fix.partition(":\n")[2])
+    assert checked(root).ok
+    dataset = open_dataset(root)
+    read = np.unique(read_mask(dataset.samples[0].mask, dataset.info)).tolist()
+    if max(grey) in {0, 255}:  # a mask that happens to be black, or black and white
+        assert "class ids" not in fix
+        assert len(read) == 2
+    else:
+        assert "class ids: save this one like them" in fix
 
 
 def test_colours_of_a_declared_palette_are_proposed(draw):
     mask = np.zeros((40, 48, 3), np.uint8)
     mask[:, 10:] = (128, 64, 128)
     root = draw({"a": mask}, yaml=YAML + "\npalette: ['#804080', '#00008e']")
-    assert '{"#804080": road, "#000000": ignore}' in checked(root).errors[0].fix
+    assert "{'#804080': road, '#000000': ignore}" in checked(root).errors[0].fix
 
 
 def test_a_colour_mask_among_masks_of_ids(draw, ids_mask):
@@ -124,7 +145,7 @@ def test_a_colour_mask_among_masks_of_ids(draw, ids_mask):
     root = draw({"a": ids_mask(0, 1), "b": mask, "c": ids_mask(1)}, yaml=text)
     (problem,) = checked(root).errors
     assert "save this one like them" in problem.fix
-    (root / "dataset.yaml").write_text(text + "\n" + problem.fix.partition("for example ")[2])
+    (root / "dataset.yaml").write_text(text + "\n" + problem.fix.partition(":\n")[2])
     assert checked(root).ok
     dataset = open_dataset(root)
     read = [np.unique(read_mask(s.mask, dataset.info)).tolist() for s in dataset.samples]
@@ -164,8 +185,8 @@ def test_binary_masks(draw, ids_mask, yaml):
     names = "background: object" if yaml is None else "back: front"
     first, _, second = names.partition(": ")
     assert f"label_map: {{0: {first}, 255: {second}}}" in report.errors[0].fix
-    text = report.errors[0].fix.partition(": ")[2].replace(" and ", "\n")
-    (root / "dataset.yaml").write_text(text)
+    described = "" if yaml is None else yaml
+    (root / "dataset.yaml").write_text(described + report.errors[0].fix.partition(":")[2])
     assert checked(root).ok
 
 

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from pixelcontrast.data.catalog import open_dataset
+from pixelcontrast.data.checks import check_dataset
+from pixelcontrast.data.problems import problem_lines
 
 
 def codes(dataset):
@@ -57,6 +59,35 @@ def test_sparse_values_are_no_ids(draw, ids_mask):
     (problem,) = find(dataset, "sparse-values")
     assert problem.severity == "error"
     assert "label_map: {0: class_0, 38: class_1, 75: class_2}" in problem.fix
+
+
+def test_a_stray_value_is_told_with_its_files_and_made_no_class(draw, ids_mask):
+    masks = {f"m{i}": ids_mask(0, 1, 2, 3, 4) for i in range(8)}
+    root = draw({**masks, "odd": ids_mask(0, 37)})
+    report = check_dataset(open_dataset(root, strict=False))
+    assert [(p.code, p.file) for p in report.errors] == [
+        ("sparse-values", str(root / "masks" / "odd.png"))
+    ]
+    assert "class-absent" not in {p.code for p in report.problems}
+    (problem,) = report.errors
+    assert "holds the value 37" in problem.message
+    assert all(word in problem.fix for word in ("fault", "ignored", "a class"))
+    (root / "dataset.yaml").write_text(problem.fix.partition(":\n")[2])
+    dataset = open_dataset(root)
+    assert dataset.info.num_classes == 5
+    assert check_dataset(dataset).ok
+
+
+def test_of_many_stray_files_three_are_named(draw, ids_mask):
+    masks = {f"m{i:03}": ids_mask(0, 1, 2, 3, 4) for i in range(95)}
+    masks |= {f"odd{i}": ids_mask(0, 37 + i % 2) for i in range(5)}
+    dataset = open_dataset(draw(masks), strict=False)
+    lines = problem_lines(find(dataset, "sparse-values"))
+    assert lines[0] == "error: sparse-values (5 times)"
+    assert [name for name in masks if any(f"{name}.png" in line for line in lines)] == [
+        "odd0", "odd1", "odd2",
+    ]  # fmt: skip
+    assert "2 more" in lines[4]
 
 
 def test_duplicates(draw, ids_mask):

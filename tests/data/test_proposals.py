@@ -41,9 +41,27 @@ def test_maps_for_colours_keep_what_is_declared():
 
 
 def test_new_classes():
-    assert propose_new([0, 38]) == (
-        "classes: [class_0, class_1] and label_map: {0: class_0, 38: class_1}"
-    )
+    assert yaml.safe_load(propose_new([0, 38], ignored=[99])) == {
+        "classes": ["class_0", "class_1"],
+        "label_map": {0: "class_0", 38: "class_1", 99: "ignore"},
+    }
+
+
+def test_classes_that_nobody_has_named_are_part_of_the_proposal():
+    inferred = DatasetInfo("x", ("class_0", "class_1"))
+    assert "classes:" not in propose_values({0: 9, 1: 9, 4: 1}, inferred)
+    text = propose_values({0: 9, 1: 9, 4: 1}, inferred, named=False)
+    assert yaml.safe_load(text.partition(":\n")[2]) == {
+        "classes": ["class_0", "class_1"],
+        "label_map": {0: "class_0", 1: "class_1", 4: "ignore"},
+    }
+
+
+def test_names_that_yaml_would_take_for_something_else_are_quoted():
+    info = DatasetInfo("x", ("yes", "a: b", "no"))
+    text = propose_values({0: 1, 1: 1, 2: 1, 9: 1}, info)
+    found = yaml.safe_load(text.partition(":\n")[2])["label_map"]
+    assert found == {0: "yes", 1: "a: b", 2: "no", 9: "ignore"}
 
 
 def test_long_lists_are_cut():

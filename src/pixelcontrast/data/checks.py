@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelcontrast.data.dataset import SegDataset
+from pixelcontrast.data.folder import INFERRED
 from pixelcontrast.data.inspection import Inspected, Progress, class_counts, inspect_samples
 from pixelcontrast.data.problems import (
     Problem,
@@ -92,14 +93,15 @@ def check_dataset(
     counts = class_counts(found, dataset.info)
     sizes = [item.image_size for item in found if item.image_size is not None]
     stats = summarise(dataset, counts, sizes)
-    coding = undeclared_problems(found, dataset.info)
+    codes = {problem.code for problem in dataset.problems}
+    coding = undeclared_problems(found, dataset.info, named=not codes & INFERRED)
     problems = [
         *dataset.problems,
         *_file_problems(found),
         *coding,
         *_split_problems(dataset),
         *_mask_problems(found, counts),
-        *([] if coding else _class_problems(dataset, counts, stats)),
+        *([] if coding or "sparse-values" in codes else _class_problems(dataset, counts, stats)),
     ]
     return CheckReport(tuple(problems), stats)
 

@@ -6,7 +6,8 @@ Without split files, `images/train/`, `images/val/` and so on are the splits.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +19,13 @@ from pixelcontrast.data.proposals import propose_new, shown_values
 from pixelcontrast.data.reading import IMAGE_SUFFIXES
 from pixelcontrast.data.splits import complete_splits, listed_splits, read_split
 
+_RARE = 20
+"""Values in fewer than one of so many masks may be faults."""
 Splits = Mapping[str, tuple[str, ...]]
 
 DESCRIPTION = "dataset.yaml"
+INFERRED = frozenset({"classes-inferred", "sparse-values"})
+"""Codes of the problems that say that nobody has named the classes."""
 SPLIT_FOLDERS = frozenset({"train", "val", "test", "labeled", "unlabeled"})
 """Folders below `images` that are splits, when the folder has no split files."""
 
@@ -104,18 +109,12 @@ def _infer_classes(masks: list[Path], ignore: int, problems: list[Problem]) -> t
     """Names for the classes 0..max of the stored values, when nobody has named them."""
     # Damaged and coloured masks are reported by `check_dataset`, each with its remedy.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        seen = {int(v) for values in pool.map(stored_values, masks) for v in values}
-    highest = max(seen - {ignore}, default=-1)
+        found = [set(values.tolist()) - {ignore} for values in pool.map(stored_values, masks)]
+    holders = Counter(value for values in found for value in values)
+    highest = max(holders, default=-1)
     count = min(highest + 1, MAX_CLASSES, ignore)
-    if len(used := sorted(seen - {ignore})) > 1 and highest >= 2 * len(used):
-        problems.append(
-            error(
-                "sparse-values",
-                f"the masks hold the values {shown_values(used)}: too sparse to be class ids",
-                file=masks[0].parent,
-                fix=f"say what they mean in {DESCRIPTION}: {propose_new(used)}",
-            )
-        )
+    if len(holders) > 1 and highest >= 2 * len(holders):
+        problems += _sparse(masks, found, holders)
     elif count:
         problems.append(
             warning(
@@ -125,6 +124,47 @@ def _infer_classes(masks: list[Path], ignore: int, problems: list[Problem]) -> t
             )
         )
     return tuple(f"class_{i}" for i in range(count))
+
+
+def _sparse(
+    masks: list[Path], found: Sequence[set[int]], holders: Mapping[int, int]
+) -> list[Problem]:
+    """What to say of stored values with wide gaps: class ids and a few strays, or no ids at all.
+
+    Args:
+        masks: the files.
+        found: stored values of each.
+        holders: stored value -> number of masks that hold it.
+    """
+    used = sorted(holders)
+    run = [value for i, value in enumerate(used) if value == used[0] + i]
+    few = max(1, len(masks) // _RARE)
+    strays = [value for value in used[len(run) :] if holders[value] <= few]
+    kept = [value for value in used if value not in strays]
+    if not strays or len(kept) < 2:
+        return [
+            error(
+                "sparse-values",
+                f"the masks hold the values {shown_values(used)}: too sparse to be class ids",
+                file=masks[0].parent,
+                fix=f"say what they mean in {DESCRIPTION}, with your own names:{propose_new(used)}",
+            )
+        ]
+    fix = (
+        f"mend the mask if {shown_values(strays)} is a fault there; else say in {DESCRIPTION} "
+        f"whether it is ignored, as here, or a class:{propose_new(kept, ignored=strays)}"
+    )
+    return [
+        error(
+            "sparse-values",
+            f"holds the value {shown_values(odd)}, far from the others of all masks: "
+            f"{shown_values(kept)}",
+            file=path,
+            fix=fix,
+        )
+        for path, values in zip(masks, found, strict=True)
+        if (odd := sorted(values.intersection(strays)))
+    ]
 
 
 def _is_image(path: Path) -> bool:

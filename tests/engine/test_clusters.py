@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.methods.tester import cluster_network
 
 from pixelcontrast.core.types import SegOutput
 from pixelcontrast.data import build_eval_loader
@@ -8,7 +9,6 @@ from pixelcontrast.engine.clusters import MatchedNetwork, evaluate_clusters, mid
 from pixelcontrast.engine.config import parse_config
 from pixelcontrast.engine.sources import gather_sources
 from pixelcontrast.evaluation import ConfusionMatrix, InferenceConfig, LinearProbe
-from pixelcontrast.models import ModelConfig, build_segmentor
 
 
 class Fixed(torch.nn.Module):
@@ -44,19 +44,6 @@ def test_the_middle_square_of_image_and_mask():
     assert labels.dtype == torch.uint8
 
 
-def small_segmentor(classes):
-    torch.manual_seed(0)
-    config = ModelConfig(
-        encoder="test_resnet",
-        decoder="picie_fpn",
-        decoder_channels=16,
-        pretrained=False,
-        dropout=0.0,
-        unit_features=True,
-    )
-    return build_segmentor(config, classes).eval()
-
-
 @pytest.mark.parametrize("flip", [False, True])
 def test_clusters_and_probe_share_a_pass_over_the_scored_images(tiny, flip):
     tiny["method"] = {"name": "picie"}
@@ -64,7 +51,7 @@ def test_clusters_and_probe_share_a_pass_over_the_scored_images(tiny, flip):
     config = parse_config(tiny)
     sources = gather_sources(config.data)
     info, samples = sources.dataset.info, sources.val
-    segmentor = small_segmentor(info.num_classes)
+    segmentor = cluster_network(info.num_classes).eval()
     seen = []
     handle = segmentor.register_forward_hook(lambda *_: seen.append(len(_[1][0])))
     inference = InferenceConfig(flip=flip)

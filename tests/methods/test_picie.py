@@ -21,24 +21,11 @@ from pixelcontrast.methods import method_class
 from pixelcontrast.methods.base import Task
 from pixelcontrast.models import ModelConfig, build_segmentor
 from tests.gloo import two_processes
-from tests.methods.tester import MethodTester, drawn_batch
+from tests.methods.tester import CLUSTER_MODEL, MethodTester, cluster_network, drawn_batch
 
 SIZE = (48, 64)
 KMEANS = {"batch": 4, "init_batches": 2, "iterations": 5}
 CROP = {"share": (0.5, 1.0), "enlarge": 1.0}
-
-
-def network(classes, seed=0):
-    torch.manual_seed(seed)
-    config = ModelConfig(
-        encoder="test_resnet",
-        decoder="picie_fpn",
-        decoder_channels=16,
-        pretrained=False,
-        dropout=0.0,
-        unit_features=True,
-    )
-    return build_segmentor(config, classes)
 
 
 def built(name="picie", classes=3, segmentor=None, **options):
@@ -46,7 +33,7 @@ def built(name="picie", classes=3, segmentor=None, **options):
     tree = {"name": name, "kmeans": KMEANS, "views": CROP, **options}
     config = parse_config({"method": tree}).method
     task = Task(classes, 255, total_steps=100, crop=SIZE)
-    return cls(config, segmentor or network(classes), task).train()
+    return cls(config, segmentor or cluster_network(classes), task).train()
 
 
 def pairs(method, classes=3, batch=4):
@@ -267,20 +254,11 @@ def test_settings_that_cannot_work():
 
 # Runs
 
-FIELDS = {
-    "encoder": "test_resnet",
-    "decoder": "picie_fpn",
-    "decoder_channels": 16,
-    "unit_features": True,
-    "pretrained": False,
-    "dropout": 0.0,
-}
-
 
 def recipe(tiny, **train_options):
     """A run of two epochs of three steps."""
     tiny["method"] = {"name": "picie", "kmeans": KMEANS, "views": CROP}
-    tiny["model"] = FIELDS
+    tiny["model"] = CLUSTER_MODEL
     tiny["train"] |= {"ema": None, "steps": 6, "checkpoint_every": 2, **train_options}
     return tiny
 
@@ -403,7 +381,7 @@ def test_two_epochs_find_classes_of_colour_and_stripes(tmp_path):
         "data": {"root": str(root), "workers": 0},
         "view": {"crop": [96, 96]},
         "strong": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
-        "model": {**FIELDS, "encoder": "resnet18", "decoder_channels": 128},
+        "model": {**CLUSTER_MODEL, "encoder": "resnet18", "decoder_channels": 128},
         "method": {
             "name": "picie",
             "final": False,
@@ -454,7 +432,7 @@ def test_images_alone_are_enough_from_training_to_named_masks(tiny, scenes, tmp_
         "method": {"name": "supervised"},
         "data": {"root": str(scenes), "workers": 0},
     }
-    supervised["model"] = {**FIELDS, "unit_features": False, "init": str(run.root)}
+    supervised["model"] = {**CLUSTER_MODEL, "unit_features": False, "init": str(run.root)}
     supervised["train"] = {**tiny["train"], "steps": 2}
     second = train(supervised, out=tmp_path / "supervised")
     assert any("encoder, decoder" in note for note in second.read_record()["notes"])

@@ -18,6 +18,21 @@ from tests.gloo import two_processes
 
 SIZE = (48, 64)
 
+CLUSTER_MODEL = {
+    "encoder": "test_resnet",
+    "decoder": "picie_fpn",
+    "decoder_channels": 16,
+    "unit_features": True,
+    "pretrained": False,
+    "dropout": 0.0,
+}
+"""The smallest network that PiCIE trains."""
+
+
+def cluster_network(classes, seed=0):
+    torch.manual_seed(seed)
+    return build_segmentor(ModelConfig(**CLUSTER_MODEL), classes)
+
 
 def drawn_batch(stream, classes, batch=4, seed=0, ignore=False):
     """Rectangles of one colour a class on noise, so that a network can learn them at once.

@@ -62,6 +62,26 @@ def test_help_list_and_show_answer_without_torch():
         assert done.returncode == 0, done.stderr
 
 
+def test_a_wrong_method_folder_or_description_is_refused_without_torch(tmp_path):
+    (tmp_path / "jpgs").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "dataset.yaml").write_text("clases: [a, b]")
+    code = (
+        "import sys; from pixelcontrast.cli import main\n"
+        "for words in ('--method unimtach', 'pico --data jpgs', 'pico --data .'):\n"
+        "    sys.argv = ['pixelcontrast', 'train', *words.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("unknown method", "none of the known layouts", "unknown key 'clases'"):
+        assert word in done.stderr
+
+
 @pytest.mark.parametrize("topic", ["methods", "models", "recipes", "datasets"])
 def test_lists(cli, topic):
     status, out, _ = cli("list", topic)
@@ -115,6 +135,7 @@ def test_show_prints_the_recipe_and_applies_settings(cli):
         (["train", "pico", "--data", "/nowhere/at/all"], "does not exist"),
         (["train", "pico", "--resume", "--out", "/nowhere/at/all"], "start the run without"),
         (["train", "--method", "pica", "--data", "x"], "did you mean 'pico'"),
+        (["train", "--method", "unimtach", "--data", "x"], "unknown method 'unimtach'"),
         (["eval", "/nowhere"], "no trained model"),
         (["predict", "/nowhere", "x.jpg"], "no trained model"),
         (["report", "/nowhere"], "/nowhere"),
@@ -352,6 +373,19 @@ def test_an_existing_run_is_not_overwritten(cli, trained):
     status, _, err = cli("train", trained / "config.yaml", "--out", trained)
     assert status == 2
     assert "--resume" in err
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [("train.stepz=5", "did you mean 'steps'"), ("method.name=picco", "did you mean 'pico'")],
+)
+def test_a_mistake_in_the_settings_is_told_before_an_existing_run(
+    cli, trained, scenes, mistake, hint
+):
+    status, _, err = cli("train", "supervised", "--data", scenes, "--out", trained, mistake)
+    assert status == 2
+    assert hint in err
+    assert "already holds a run" not in err
 
 
 def test_a_resumed_run_cannot_become_another_one(cli, trained):

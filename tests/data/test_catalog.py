@@ -1,7 +1,7 @@
 import pytest
 
 from pixelcontrast.core.errors import ConfigError, DataError
-from pixelcontrast.data.catalog import DATASETS, open_dataset, recognise
+from pixelcontrast.data.catalog import DATASETS, open_dataset, recognise, refuse_unreadable
 from pixelcontrast.data.table import DATASET_SUMMARIES
 
 
@@ -29,6 +29,16 @@ def test_unknown_layout_says_what_was_looked_for(tmp_path):
 def test_unknown_name(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'camvid'"):
         open_dataset(tmp_path, "camvit")
+
+
+def test_names_and_the_description_are_judged_without_reading_a_mask(draw, ids_mask):
+    root = draw({"a": ids_mask(0, 1)}, yaml="classes: [x, y]")
+    (root / "masks" / "a.png").write_bytes(b"no picture")
+    refuse_unreadable(root)
+    (root / "dataset.yaml").write_text("clases: [x, y]")
+    with pytest.raises(DataError, match="unknown key 'clases'"):
+        refuse_unreadable(root)
+    refuse_unreadable(root, "camvid")  # the description of other layouts is not this file
 
 
 def test_no_images(tmp_path):

@@ -5,10 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from tests.gloo import two_processes
 
 from pixelcontrast.core.types import LossReport
-from pixelcontrast.engine.callbacks import Journal, StopSignals, _mean_over_processes
+from pixelcontrast.engine import callbacks
+from pixelcontrast.engine.callbacks import (
+    Journal,
+    ProgressBar,
+    StopSignals,
+    _mean_over_processes,
+)
 from pixelcontrast.engine.folder import RunFolder
 
 
@@ -120,3 +127,32 @@ def test_a_signal_stops_after_the_step_and_handlers_come_back(number):
     finally:
         stops.teardown(running, None, "fit")
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total", "device", "told"),
+    [
+        (30.0, 1000, "cpu", "the 987 steps left take about 8 hours"),
+        (30.0, 100, "cpu", None),
+        (30.0, 1000, "cuda", None),
+    ],
+)
+def test_a_long_run_without_a_gpu_is_announced_once(
+    monkeypatch, tmp_path, seconds, total, device, told
+):
+    now = [0.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    console = Console(record=True, soft_wrap=True, file=(tmp_path / "out").open("w"))
+    bar = ProgressBar(SimpleNamespace(last={}), console, total)
+    method = SimpleNamespace(device=torch.device(device))
+    bar.on_train_start(trainer(10), method)
+    now[0] = 500.0  # the first step sets things up
+    for batch in range(12):  # two batches a step
+        bar.on_train_batch_end(trainer(10 + (batch + 1) // 2), method)
+        now[0] += seconds / 2
+    notes = [line for line in console.export_text().splitlines() if "note" in line]
+    assert len(notes) == (told is not None)
+    if told:
+        assert told in notes[0]
+        for name in ("train.steps", "model.encoder", "view.crop"):
+            assert name in notes[0]

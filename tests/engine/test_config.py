@@ -78,6 +78,19 @@ def test_automatic_warm_ups_are_shares_of_the_run_and_said(tiny):
     assert any("method.warmup_steps = 10" in note for note in notes)
 
 
+def test_few_validation_images_are_warned_of(tiny):
+    tiny["method"] = {"name": "supervised"}
+
+    def notes():
+        return [note for note in prepare(tiny)[2] if "validation" in note]
+
+    (note,) = notes()
+    assert "score of 4 validation images says little" in note
+    assert "splits/val.txt" in note
+    tiny["data"]["val"] = "train"
+    assert not notes()
+
+
 def test_a_contrast_term_is_read_by_its_name():
     tree = {"method": {"name": "unimatch", "contrast": {"name": "pico", "temperature": 0.2}}}
     config = parse_config(tree)

@@ -10,6 +10,7 @@ import typer
 from pixelcontrast.core.errors import ConfigError
 from pixelcontrast.core.files import data_folder
 from pixelcontrast.engine.folder import RunFolder, first_process
+from pixelcontrast.methods import method_entry
 from pixelcontrast.recipes import load_recipe, override, run_name
 
 
@@ -38,6 +39,7 @@ def train(
     names = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]
     if method is not None:
+        method_entry(method)  # a misspelt name is no misspelt recipe
         names.append(method)
     if len(names) != 1:
         raise ConfigError(
@@ -59,11 +61,12 @@ def train(
     folder = RunFolder(out or Path("runs") / run_name(tree))
     settings = tree.get("data")
     if isinstance(settings, dict) and settings.get("root") and settings.get("name") != "scenes":
-        data_folder(settings["root"])  # generated scenes are made there on first use
+        # Generated scenes are made there on first use.
+        from pixelcontrast.data.catalog import refuse_unreadable
+
+        refuse_unreadable(data_folder(settings["root"]), settings.get("name") or "auto")
     if resume and first_process():
         folder.require_checkpoint()
-    if not (resume or force) and first_process():
-        folder.refuse_existing()
 
     from pixelcontrast.engine.train import train as run
 

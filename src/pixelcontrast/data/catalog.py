@@ -10,6 +10,7 @@ from pixelcontrast.core.errors import DataError, unknown_name
 from pixelcontrast.core.files import data_folder
 from pixelcontrast.data import ade20k, camvid, cityscapes, coco, folder, pascal_context, voc
 from pixelcontrast.data.dataset import DatasetInfo, SegDataset
+from pixelcontrast.data.description import read_description
 from pixelcontrast.data.problems import raise_on_errors
 from pixelcontrast.data.splits import read_split
 from pixelcontrast.data.table import DATASET_SUMMARIES
@@ -155,6 +156,17 @@ def recognise(root: str | Path) -> str:
     )
 
 
+def refuse_unreadable(root: Path, name: str = "auto") -> None:
+    """Refuse what the names of files and the description tell, before anything large is read.
+
+    Raises:
+        DataError: when the folder has none of the layouts, or its description has a mistake.
+        ConfigError: when `name` is unknown.
+    """
+    if _layout_name(root, name) == "folder" and (path := root / folder.DESCRIPTION).is_file():
+        read_description(path)
+
+
 def open_dataset(
     root: str | Path,
     name: str = "auto",
@@ -175,10 +187,8 @@ def open_dataset(
         DataError: when the folder has no known layout or no images, or, if `strict`, any error.
         ConfigError: when `name` is unknown.
     """
-    if name != "auto" and name not in DATASETS:
-        raise unknown_name("data set", name, ["auto", *DATASETS])
     root = data_folder(root)
-    layout = DATASETS[recognise(root) if name == "auto" else name]
+    layout = DATASETS[_layout_name(root, name)]
     replaced = {split: _ids(given, root) for split, given in (splits or {}).items()}
     dataset = layout.open(root, replaced)
     if not dataset.samples:
@@ -186,6 +196,12 @@ def open_dataset(
     if strict:
         raise_on_errors(dataset.problems, root.absolute())
     return dataset
+
+
+def _layout_name(root: Path, name: str) -> str:
+    if name != "auto" and name not in DATASETS:
+        raise unknown_name("data set", name, ["auto", *DATASETS])
+    return recognise(root) if name == "auto" else name
 
 
 def _ids(given: str | Path | Sequence[str], root: Path) -> tuple[str, ...]:

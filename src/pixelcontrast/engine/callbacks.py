@@ -35,6 +35,10 @@ Scores = Mapping[str, "SegScores | MatchedScores"]
 Value: TypeAlias = float | list[float | None]
 """What a line of the log holds under a name: a number, or one a class (None: not in this step)."""
 
+_LONG_HOURS = 1.0
+"""Runs that will take longer without a GPU are announced."""
+_MEASURED_STEPS = 3
+"""Steps after which that is known; the first one is not measured, it sets things up."""
 _STEPS_BETWEEN_AGREEMENTS = 10
 """Several processes stop at the same step; asking in each one would make the GPUs wait."""
 
@@ -308,9 +312,11 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._task: Any = None
         self._printed = 0.0
+        self._ends: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Open the bar on the first process."""
+        self._first = trainer.global_step
         if trainer.is_global_zero and self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("step {task.completed}/{task.total}"),
@@ -327,6 +333,10 @@ class ProgressBar(Callback):
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
+        if len(self._ends) < _MEASURED_STEPS and step == self._first + len(self._ends) + 1:
+            self._ends.append(time.monotonic())
+            if len(self._ends) == _MEASURED_STEPS and pl_module.device.type == "cpu":
+                self._announce_length(self.total - step)
         if self._bar is not None:
             self._bar.update(self._task, completed=step, values=self._values())
         elif step == self.total or time.monotonic() - self._printed > 20:
@@ -337,6 +347,18 @@ class ProgressBar(Callback):
         """Close the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+    def _announce_length(self, left: int) -> None:
+        seconds = (self._ends[-1] - self._ends[0]) / (_MEASURED_STEPS - 1)
+        hours = left * seconds / 3600
+        if hours > _LONG_HOURS:
+            self.console.print(
+                f"note: without a GPU the {left} steps left take about {hours:.0f} hours; fewer "
+                "train.steps, a smaller model.encoder such as resnet18 or a smaller view.crop "
+                "make it shorter",
+                style="yellow",
+                highlight=False,
+            )
 
     def _values(self) -> str:
         last = self.journal.last

@@ -21,6 +21,8 @@ from pixelcontrast.methods.base import Method, Task
 from pixelcontrast.models import build_segmentor, start_from
 from pixelcontrast.recipes import load_recipe, override, set_value
 
+_FEW = 5
+"""Fewer validation images are warned of."""
 _MAY_CHANGE_ON_RESUME = frozenset(
     {
         "data.root",
@@ -99,6 +101,12 @@ def prepare(tree: dict[str, Any]) -> tuple[RunConfig, Sources, list[str]]:
         notes += problem_lines(sources.report.warnings)
     if not sources.val:
         notes.append("no validation image has a mask: networks are not scored during training")
+    elif (count := len(sources.val)) < _FEW:
+        images = "image" if count == 1 else "images"
+        notes.append(
+            f"the score of {count} validation {images} says little, and the best network is "
+            "chosen by it: list more ids in splits/val.txt"
+        )
     config = parse_config(tree)
     for part in (stage.config for stage in config.stages) if config.stages else (config,):
         _refuse_endless_warmup(part)

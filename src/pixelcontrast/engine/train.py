@@ -20,7 +20,7 @@ from pixelcontrast.engine.environment import git_state, hardware, versions
 from pixelcontrast.engine.folder import RunFolder, first_process, now
 from pixelcontrast.engine.names import FILE
 from pixelcontrast.engine.parts import refuse_impossible, run_parts, run_stages
-from pixelcontrast.engine.prepare import assemble, prepare, stored_tree
+from pixelcontrast.engine.prepare import assemble, prepare, refuse_unknown, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
 from pixelcontrast.engine.streams import describe_streams, stream_samples
@@ -67,6 +67,9 @@ def train(
     folder = RunFolder(out or Path("runs") / run_name(tree))
     if resume:
         tree = stored_tree(folder, tree, overrides, sections)
+    elif not force and first_process():
+        refuse_unknown(tree)  # whoever replaces the folder shall not meet this afterwards
+        folder.refuse_existing()
     config, sources, notes = prepare(tree)
     parts = run_parts(config, folder, resume=resume)
     # All that can be refused is refused before the folder is claimed.

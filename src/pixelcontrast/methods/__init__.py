@@ -104,8 +104,8 @@ def list_methods() -> dict[str, MethodEntry]:
     return {**plugins, **METHODS}
 
 
-def method_class(name: str) -> type[Method]:
-    """The class of a method.
+def method_entry(name: str) -> MethodEntry:
+    """Where a method lives and what it is.
 
     Raises:
         ConfigError: no method has this name.
@@ -113,6 +113,15 @@ def method_class(name: str) -> type[Method]:
     known = list_methods()
     if name not in known:
         raise unknown_name("method", name, known)
-    module, _, attribute = known[name].target.partition(":")
+    return known[name]
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ConfigError: no method has this name.
+    """
+    module, _, attribute = method_entry(name).target.partition(":")
     found: type[Method] = getattr(import_module(module), attribute)
     return found

@@ -354,8 +354,8 @@ class ProgressBar(Callback):
         if hours > _LONG_HOURS:
             self.console.print(
                 f"note: without a GPU the {left} steps left take about {hours:.0f} hours; fewer "
-                "train.steps, a smaller model.encoder such as resnet18 or a smaller view.crop "
-                "make it shorter",
+                "train.steps, a smaller view.crop or a smaller model.encoder (pixelcontrast list "
+                "models) make it shorter",
                 style="yellow",
                 highlight=False,
             )

@@ -65,7 +65,7 @@ def test_help_list_and_show_answer_without_torch():
 def test_a_wrong_method_folder_or_description_is_refused_without_torch(tmp_path):
     (tmp_path / "jpgs").mkdir()
     (tmp_path / "images").mkdir()
-    (tmp_path / "dataset.yaml").write_text("clases: [a, b]")
+    (tmp_path / "dataset.yaml").write_text("klasses: [a, b]")
     code = (
         "import sys; from pixelcontrast.cli import main\n"
         "for words in ('--method unimtach', 'pico --data jpgs', 'pico --data .'):\n"
@@ -78,7 +78,7 @@ def test_a_wrong_method_folder_or_description_is_refused_without_torch(tmp_path)
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    for word in ("unknown method", "none of the known layouts", "unknown key 'clases'"):
+    for word in ("unknown method", "none of the known layouts", "unknown key 'klasses'"):
         assert word in done.stderr
 
 

@@ -35,8 +35,8 @@ def test_names_and_the_description_are_judged_without_reading_a_mask(draw, ids_m
     root = draw({"a": ids_mask(0, 1)}, yaml="classes: [x, y]")
     (root / "masks" / "a.png").write_bytes(b"no picture")
     refuse_unreadable(root)
-    (root / "dataset.yaml").write_text("clases: [x, y]")
-    with pytest.raises(DataError, match="unknown key 'clases'"):
+    (root / "dataset.yaml").write_text("klasses: [x, y]")
+    with pytest.raises(DataError, match="unknown key 'klasses'"):
         refuse_unreadable(root)
     refuse_unreadable(root, "camvid")  # the description of other layouts is not this file
 

@@ -132,7 +132,7 @@ def test_a_signal_stops_after_the_step_and_handlers_come_back(number):
 @pytest.mark.parametrize(
     ("seconds", "total", "device", "told"),
     [
-        (30.0, 1000, "cpu", "the 987 steps left take about 8 hours"),
+        (30.0, 1000, "cpu", "the 987 steps left take about 8.2 h"),
         (30.0, 100, "cpu", None),
         (30.0, 1000, "cuda", None),
     ],

@@ -353,7 +353,7 @@ class ProgressBar(Callback):
         hours = left * seconds / 3600
         if hours > _LONG_HOURS:
             self.console.print(
-                f"note: without a GPU the {left} steps left take about {hours:.0f} hours; fewer "
+                f"note: without a GPU the {left} steps left take about {hours:.1f} h; fewer "
                 "train.steps, a smaller view.crop or a smaller model.encoder (pixelcontrast list "
                 "models) make it shorter",
                 style="yellow",

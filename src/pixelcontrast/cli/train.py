@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pixelcontrast.core.errors import ConfigError
-from pixelcontrast.core.files import data_folder
 from pixelcontrast.engine.folder import RunFolder, first_process
 from pixelcontrast.methods import method_entry
 from pixelcontrast.recipes import load_recipe, override, run_name
@@ -64,7 +63,7 @@ def train(
         # Generated scenes are made there on first use.
         from pixelcontrast.data.catalog import refuse_unreadable
 
-        refuse_unreadable(data_folder(settings["root"]), settings.get("name") or "auto")
+        refuse_unreadable(settings["root"], settings.get("name") or "auto")
     if resume and first_process():
         folder.require_checkpoint()
 

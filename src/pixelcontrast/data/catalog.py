@@ -156,13 +156,15 @@ def recognise(root: str | Path) -> str:
     )
 
 
-def refuse_unreadable(root: Path, name: str = "auto") -> None:
+def refuse_unreadable(root: str | Path, name: str = "auto") -> None:
     """Refuse what the names of files and the description tell, before anything large is read.
 
     Raises:
-        DataError: when the folder has none of the layouts, or its description has a mistake.
+        DataError: when the folder does not exist or has none of the layouts, or its description has
+            a mistake.
         ConfigError: when `name` is unknown.
     """
+    root = data_folder(root)
     if _layout_name(root, name) == "folder" and (path := root / folder.DESCRIPTION).is_file():
         read_description(path)
 

@@ -312,6 +312,7 @@ class ProgressBar(Callback):
         self._bar: Progress | None = None
         self._task: Any = None
         self._printed = 0.0
+        self._first = 0
         self._ends: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

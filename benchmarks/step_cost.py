@@ -168,7 +168,7 @@ def compare(arguments: argparse.Namespace, overrides: list[str]) -> dict[str, An
             "peak_mib": round(memory[name]["peak"], 1),
             "stored_mib": round(memory[name]["stored"], 1),
             "memory_overhead": round(bare / memory[TWIN]["peak"] - 1, 4),
-            "memory_bar": None if name == TWIN else MEMORY_BAR,
+            "memory_bar": MEMORY_BAR if name in TIME_BARS else None,
             "rounds": arguments.rounds,
             "overrides": arguments.override,
         }

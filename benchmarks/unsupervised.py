@@ -1,12 +1,13 @@
-"""Segmentation without labels against two k-means, over seeds.
+"""Segmentation without labels against plain k-means, over seeds.
 
-    python benchmarks/unsupervised.py scenes --seeds 0 1 2 --data runs/scenes
+    python benchmarks/unsupervised.py scenes_pretrained --seeds 0 1 2 --data runs/scenes
     python benchmarks/unsupervised.py camvid_small --seeds 0 1 2 --data CAMVID
 
 For each seed: k-means on colour and position of pixels, k-means on the features of the untrained
-network, PiCIE (recipe `picie_SET`) and, with `--mdc`, its baseline. All cluster the training
-images without masks, and are matched one-to-one with the classes of the validation images over the
-whole set. Writes means, standard deviations and single runs as JSON.
+network and of the pretrained one where the recipe begins with that, PiCIE (recipe `picie_SET`) and,
+with `--mdc`, its baseline. All cluster the training images without masks, and are matched
+one-to-one with the classes of the validation images over the whole set. Writes means, standard
+deviations and single runs as JSON.
 """
 
 from __future__ import annotations
@@ -94,23 +95,39 @@ def scores_of(features, samples, sources, config, inference: InferenceConfig, *,
     return {"miou": matched.miou, "pixel_accuracy": matched.pixel_accuracy}
 
 
-@torch.no_grad()
+RANDOM = ["model.pretrained=false", "model.weights_file=null"]
+
+
 def baselines(recipe: str, overrides: Sequence[str], seed: int) -> dict[str, dict]:
-    """The two k-means of a seed."""
-    config, sources, _ = prepare(assemble(recipe, [*overrides, f"seed={seed}"], {}))
-    torch.manual_seed(seed_for(seed, "weights"))
-    segmentor = build_method(config, sources)[0].segmentor.eval()
+    """Plain k-means of a seed: of pixels, of the random network, of a pretrained one."""
+    given = [*overrides, f"seed={seed}"]
+    config, sources, _ = prepare(assemble(recipe, given, {}))
     samples = (*sources.labeled, *sources.unlabeled)
     inference = replace(config.eval.inference, align_corners=config.model.align_corners)
+    common = (samples, sources, config, inference)
+    found = {
+        "colour and position": scores_of(colour_and_position, *common, unit=False, seed=seed),
+        "untrained features": scores_of(
+            features_before(recipe, [*given, *RANDOM]), *common, unit=True, seed=seed
+        ),
+    }
+    if config.model.pretrained:
+        before = features_before(recipe, given)
+        found["pretrained features"] = scores_of(before, *common, unit=True, seed=seed)
+    return found
 
-    def untrained(image: Tensor) -> Tensor:
+
+def features_before(recipe: str, overrides: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    """Unit features of the network that a run begins with; what has no weights yet is random."""
+    config, sources, _ = prepare(assemble(recipe, overrides, {}))
+    torch.manual_seed(seed_for(config.seed, "weights"))
+    segmentor = build_method(config, sources)[0].segmentor.eval()
+
+    @torch.no_grad()
+    def features(image: Tensor) -> Tensor:
         return F.normalize(segmentor(image).features.float(), dim=1, eps=1e-12)
 
-    common = (samples, sources, config, inference)
-    return {
-        "colour and position": scores_of(colour_and_position, *common, unit=False, seed=seed),
-        "untrained features": scores_of(untrained, *common, unit=True, seed=seed),
-    }
+    return features
 
 
 def trained(recipe: str, overrides: Sequence[str], seed: int, folder: Path) -> dict:
@@ -142,7 +159,7 @@ def summary(rows: Sequence[dict]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("set", help="scenes or camvid_small: the recipe picie_SET is trained")
+    parser.add_argument("set", help="scenes, camvid_small, ...: the recipe picie_SET is trained")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, help="folder of the data set")
     parser.add_argument("--runs", type=Path, default=Path("runs/unsupervised"))

@@ -34,7 +34,7 @@ def test_a_missing_gpu_is_named():
 
 
 def test_precision_is_full_on_cpu_unless_set():
-    assert precision(TrainConfig(device="cpu")) == "32"
+    assert precision(TrainConfig(device="cpu")) == "fp32"
     assert precision(TrainConfig(device="cpu", precision="bf16")) == "bf16"
     assert options(precision="bf16")["precision"] == "bf16-mixed"
 

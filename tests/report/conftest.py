@@ -284,7 +284,7 @@ def build_run(
         "steps": steps,
         "status": status,
         "best": {"step": steps, "miou": values["scores"]["miou"], "which": "student"},
-        "notes": ["train.precision: 32, because there is no GPU"],
+        "notes": ["train.precision: fp32, because there is no GPU"],
     }
     (folder / "run.json").write_text(json.dumps(record))
     return folder

@@ -73,7 +73,7 @@ def test_one_run(tmp_path, make_run):
         "for decoder and heads",
         "0123456789abcdef with local changes",
         "pixelcontrast train pico_streets data.root=streets seed=0",
-        "train.precision: 32, because there is no GPU",
+        "train.precision: fp32, because there is no GPU",
         "Scores by split",
         "40 images, sha256 " + "aa" * 32,
     ):

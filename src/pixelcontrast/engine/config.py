@@ -90,8 +90,8 @@ class TrainConfig:
     devices: int | Literal["auto"] = "auto"
     """Processes on this node: GPUs, or CPU processes. `auto`: all GPUs, or one CPU process."""
     nodes: int = 1
-    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
-    """`auto`: bf16 on GPUs that have it, else 32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 on GPUs that have it, else fp32."""
     compile: bool = False
     """Compile the network with torch.compile."""
     channels_last: bool = False

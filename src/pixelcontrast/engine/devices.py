@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixelcontrast.engine.config import TrainConfig
     from pixelcontrast.methods.optim import OptimConfig
 
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def trainer_options(train: TrainConfig, optim: OptimConfig, root: Path) -> dict[str, Any]:
@@ -88,10 +88,10 @@ def device_of(train: TrainConfig) -> torch.device:
 
 
 def precision(train: TrainConfig) -> str:
-    """The precision a run uses: as set, or bf16 on GPUs that have it and 32 elsewhere."""
+    """The precision a run uses: as set, or bf16 on GPUs that have it and fp32 elsewhere."""
     if train.precision != "auto":
         return train.precision
-    return "bf16" if use_gpu(train) and torch.cuda.is_bf16_supported() else "32"
+    return "bf16" if use_gpu(train) and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def quiet_lightning() -> None:

@@ -298,7 +298,7 @@ def _optimisation(run: Run) -> str:
         parts.append(text)
     precision = run.record.get("precision") or run.get("train.precision")
     if precision:
-        types = {"32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        types = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
         parts.append(f"{types.get(str(precision), str(precision))} arithmetic")
     ema = number(run.get("train.ema"))
     teacher = number(run.get("method.teacher.decay"))

@@ -31,6 +31,13 @@ def test_transformer_weights_pass_timms_renaming(tmp_path):
     assert torch.equal(net.model.blocks[5].mlp.fc1.weight, model.blocks[5].mlp.fc1.weight)
 
 
+def test_a_classifier_that_is_not_needed_is_no_news(published, tmp_path, caplog):
+    save_file(published, tmp_path / "w.safetensors")
+    Encoder(NAME, weights_file=tmp_path / "w.safetensors")
+    assert "classifier.weight" in published
+    assert not caplog.records
+
+
 def test_global_random_state_is_left_alone(published, tmp_path):
     save_file(published, tmp_path / "w.safetensors")
     before = torch.random.get_rng_state()

@@ -59,6 +59,7 @@ class FiniteWatch:
                 raise TrainingError(
                     f"the loss is not finite at step {noted.step}: {', '.join(broken)}",
                     where="images " + ", ".join(noted.ids),
-                    fix="lower optim.lr, set optim.clip_norm=1, use train.precision=fp32 or look at "
-                    "the images with 'pixelcontrast data check'; the last good checkpoint is kept",
+                    fix="lower optim.lr, set optim.clip_norm=1, use train.precision=fp32 or look "
+                    "at the images with 'pixelcontrast data check'; the last good checkpoint is "
+                    "kept",
                 )

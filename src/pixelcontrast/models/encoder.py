@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pixelcontrast.core.errors import CheckpointError, ConfigError, unknown_name
 from pixelcontrast.models import mit  # noqa: F401  (registers its models with timm)
-from pixelcontrast.models.pretrained import build_with_file
+from pixelcontrast.models.pretrained import build_with_file, leaving_the_classifier
 from pixelcontrast.models.recompute import blocks_of, recompute
 
 if TYPE_CHECKING:
@@ -258,7 +258,8 @@ def _build(
     if weights_file is not None:
         return build_with_file(name, options, weights_file)
     try:
-        return timm.create_model(name, pretrained=pretrained, features_only=True, **options)
+        with leaving_the_classifier():
+            return timm.create_model(name, pretrained=pretrained, features_only=True, **options)
     except Exception as error:
         if not pretrained:
             raise

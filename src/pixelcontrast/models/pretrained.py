@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import timm
@@ -14,6 +17,21 @@ if TYPE_CHECKING:
 
 _SEED = 0x5EEDF11E  # nobody's first choice: untrained weights of a common seed are no false alarm
 _FIX = "give a .safetensors or .pth file of weights with timm's names for this very model"
+
+
+@contextmanager
+def leaving_the_classifier() -> Iterator[None]:
+    """Silence timm about weights of the ImageNet classifier, which a feature extractor leaves."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Unexpected keys")
+
+    logger = logging.getLogger("timm.models._builder")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def build_with_file(name: str, options: dict[str, Any], path: Path) -> Any:
@@ -35,19 +53,11 @@ def build_with_file(name: str, options: dict[str, Any], path: Path) -> Any:
         raise CheckpointError("the file of encoder weights does not exist", where=path)
     with torch.random.fork_rng(devices=[]):
         random = _seeded(name, options, pretrained=False)
+        # Without `custom_load` timm takes a transformer's file for a NumPy archive.
+        source = {"file": str(path), "url": "", "hf_hub_id": "", "custom_load": False}
         try:
-            model = _seeded(
-                name,
-                options,
-                pretrained=True,
-                # Without `custom_load` timm takes a transformer's file for a NumPy archive.
-                pretrained_cfg_overlay={
-                    "file": str(path),
-                    "url": "",
-                    "hf_hub_id": "",
-                    "custom_load": False,
-                },
-            )
+            with leaving_the_classifier():
+                model = _seeded(name, options, pretrained=True, pretrained_cfg_overlay=source)
         except Exception as error:  # zip, pickle, safetensors and shape errors have no common base
             raise CheckpointError(
                 f"the file does not hold weights of encoder {name!r} "

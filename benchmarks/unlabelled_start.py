@@ -4,7 +4,8 @@
 
 For each seed trains `picie_SET` on all training images without masks (a run that
 `benchmarks/unsupervised.py` left is used), then `supervised_SET_few` twice, with the same labelled
-images, steps and network: from random weights, and from the encoder and decoder of that run. Writes
+images, steps and network: from the weights PiCIE began with, and from the encoder and decoder of
+that run. A SET of `_pretrained` begins with ImageNet's weights. Writes
 benchmarks/results/unlabelled_start_SET.json, with the scores of `benchmarks/compare.py`.
 """
 
@@ -16,9 +17,15 @@ from pathlib import Path
 
 from compare import RESULTS, differences, run, summarise, table
 from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.recipes import load_recipe
 
-SAME = ["model.decoder=picie_fpn", "model.decoder_channels=64"]
-"""Network of the supervised runs: that of the recipes of PiCIE."""
+NETWORK = ("encoder", "pretrained", "decoder", "decoder_channels")
+
+
+def network_of(recipe: str) -> list[str]:
+    """The settings that give another recipe the network of `recipe`."""
+    model = load_recipe(recipe)["model"]
+    return [f"model.{key}={json.dumps(model[key])}" for key in NETWORK]
 
 
 def main() -> None:
@@ -32,16 +39,17 @@ def main() -> None:
     parser.add_argument("--few", nargs="+", default=[], metavar="KEY=VALUE", help="of supervised")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    network = network_of(f"picie_{options.set}")
     folders: dict[str, list[RunFolder]] = {"supervised": [], "supervised from picie": []}
     for seed in options.seeds:
         unlabelled = options.runs / f"picie_{options.set}-seed{seed}"
         run(f"picie_{options.set}", seed, unlabelled, options.data, options.override)
         starts = {"supervised": [], "supervised from picie": [f"model.init={unlabelled}"]}
         for name, start in starts.items():
-            recipe = f"supervised_{options.set}_few"
+            recipe = f"supervised_{options.set.removesuffix('_pretrained')}_few"
             out = options.runs / f"{name.replace(' ', '_')}_{options.set}-seed{seed}"
             chosen = [f"data.labeled={options.labels}", f"data.labeled_seed={seed}"]
-            overrides = [*options.override, *chosen, *SAME, *options.few, *start]
+            overrides = [*options.override, *chosen, *network, *options.few, *start]
             folders[name].append(run(recipe, seed, out, options.data, overrides))
     methods = {name: summarise(runs) for name, runs in folders.items()}
     record = folders["supervised"][0].read_record()
@@ -49,7 +57,7 @@ def main() -> None:
         "set": options.set,
         "labels": options.labels,
         "seeds": options.seeds,
-        "overrides": [*options.override, *SAME, *options.few],
+        "overrides": [*options.override, *network, *options.few],
         "hardware": record["hardware"],
         "versions": record["versions"],
         "methods": methods,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from pixelcontrast.report.pictures import jpeg
 from pixelcontrast.report.run import Run, mapping, number
 from pixelcontrast.report.text import percent
 
@@ -40,11 +43,12 @@ def cluster_sheets(run: Run) -> list[ClusterSheet]:
         if share is None or images is None or not path.is_relative_to(folder.resolve()):
             continue
         try:
-            picture = base64.b64encode(path.read_bytes()).decode("ascii")
-        except OSError:
+            with Image.open(path) as file:
+                picture = jpeg(np.asarray(file.convert("RGB")))
+        except OSError:  # missing, or no picture
             continue
         text = f"{percent(share)} of the pixels, in {images:.0f} images"
-        sheet = ClusterSheet(str(row.get("name", "?")), text, f"data:image/png;base64,{picture}")
+        sheet = ClusterSheet(str(row.get("name", "?")), text, picture)
         found.append((share, sheet))
     found.sort(key=lambda pair: -pair[0])
     return [sheet for _, sheet in found[:MOST]]

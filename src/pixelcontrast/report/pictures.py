@@ -137,12 +137,12 @@ def _row(
             continue
         small = image.shape[1] < CRISP_WIDTH
         if not pictures:
-            pictures.append(Picture("Image", _jpeg(image)))
+            pictures.append(Picture("Image", jpeg(image)))
             pictures.append(Picture("Ground truth", _png(truth, palette), small))
         name = f"{label}: " if label else ""
         errors = error_map(image, truth, prediction, ignore_index)
         pictures.append(Picture(f"{name}prediction", _png(prediction, palette), small))
-        pictures.append(Picture(f"{name}errors", _jpeg(errors), small))
+        pictures.append(Picture(f"{name}errors", jpeg(errors), small))
         if own.miou is not None:
             scores.append(f"{name}{100 * own.miou:.1f} %")
     if not pictures:
@@ -167,7 +167,8 @@ def _read(entry: ImageEntry, width: int) -> tuple[Bytes, Bytes, Bytes]:
     return pixels, labels[0], labels[1]
 
 
-def _jpeg(pixels: Bytes) -> str:
+def jpeg(pixels: Bytes) -> str:
+    """A photograph (H, W, 3) as a data URI."""
     stream = io.BytesIO()
     # Full colour resolution, or the edges of wrong regions smear.
     Image.fromarray(pixels).save(stream, "JPEG", quality=80, subsampling=0, optimize=True)

@@ -217,7 +217,7 @@ def build_run(
         "model": {"encoder": "resnet18", "decoder": "deeplabv3plus", "pretrained": False},
         "method": {"name": method, "segmentation": {"auxiliary_weight": 0.4}},
         "optim": {"name": "sgd", "lr": 0.01, "head_factor": 10.0, "schedule": "poly"},
-        "train": {"steps": steps, "batch": 8, "precision": "32", "ema": 0.99 if ema else None},
+        "train": {"steps": steps, "batch": 8, "precision": "fp32", "ema": 0.99 if ema else None},
         "eval": {"inference": {"mode": "whole"}},
     }
     if method == "pico":
@@ -253,7 +253,7 @@ def build_run(
         "finished": "2026-01-02T10:08:20+00:00",
         "seconds": 500.0 + seed,
         "device": "cpu",
-        "precision": "32",
+        "precision": "fp32",
         "hardware": {"cpu": "Example CPU 9000", "cores": 2, "gpu": None, "memory_gb": 24.0},
         "versions": {"python": "3.11.7", "pixelcontrast": "0.1.0", "torch": "2.11.0"},
         "git": {"commit": "0123456789abcdef", "dirty": True},

@@ -30,7 +30,7 @@ def run(tmp_path):
 def test_sheets_by_size_and_nothing_from_outside_the_folder(run):
     sheets = cluster_sheets(read_run(run))
     assert [sheet.name for sheet in sheets] == ["<large>", "small"]
-    assert "in 3 images" in sheets[0].text
+    assert sheets[0].text == "90.0 % of the pixels, in 3 images"
     assert sheets[0].data.startswith("data:image/jpeg;base64,")
 
 

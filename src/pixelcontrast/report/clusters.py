@@ -47,7 +47,7 @@ def cluster_sheets(run: Run) -> list[ClusterSheet]:
                 picture = jpeg(np.asarray(file.convert("RGB")))
         except OSError:  # missing, or no picture
             continue
-        text = f"{percent(share)} of the pixels, in {images:.0f} images"
+        text = f"{percent(share)} % of the pixels, in {images:.0f} images"
         sheet = ClusterSheet(str(row.get("name", "?")), text, picture)
         found.append((share, sheet))
     found.sort(key=lambda pair: -pair[0])

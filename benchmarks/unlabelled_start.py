@@ -44,7 +44,8 @@ def main() -> None:
     for seed in options.seeds:
         unlabelled = options.runs / f"picie_{options.set}-seed{seed}"
         run(f"picie_{options.set}", seed, unlabelled, options.data, options.override)
-        starts = {"supervised": [], "supervised from picie": [f"model.init={unlabelled}"]}
+        begun = [f"model.init={unlabelled}", "model.weights_file=null"]
+        starts = {"supervised": [], "supervised from picie": begun}
         for name, start in starts.items():
             recipe = f"supervised_{options.set.removesuffix('_pretrained')}_few"
             out = options.runs / f"{name.replace(' ', '_')}_{options.set}-seed{seed}"

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch import nn
-
 from benchmarks.packaged_weights import renamed
+from torch import nn
 
 
 def network():

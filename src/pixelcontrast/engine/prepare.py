@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,20 @@ def assemble(
     for key, value in _flat(sections):
         set_value(tree, key, value)
     return override(tree, overrides)
+
+
+def command_for(
+    recipe: str | Mapping[str, Any],
+    overrides: Sequence[str],
+    sections: Mapping[str, Mapping[str, Any]],
+    folder: RunFolder,
+) -> str:
+    """The command line that trains a run anew, wherever it was started from."""
+    settings = [*(f"{key}={json.dumps(value)}" for key, value in _flat(sections)), *overrides]
+    if not isinstance(recipe, str):  # a configuration in memory; the run has it whole
+        recipe, settings = str(folder.config), []
+    words = ["pixelcontrast", "train", recipe, *settings, "--out", str(folder.root)]
+    return shlex.join(words)
 
 
 def stored_tree(

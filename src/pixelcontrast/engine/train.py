@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from pixelcontrast.engine.environment import git_state, hardware, versions
 from pixelcontrast.engine.folder import RunFolder, first_process, now
 from pixelcontrast.engine.names import FILE
 from pixelcontrast.engine.parts import refuse_impossible, run_parts, run_stages
-from pixelcontrast.engine.prepare import assemble, prepare, refuse_unknown, stored_tree
+from pixelcontrast.engine.prepare import assemble, command_for, prepare, refuse_unknown, stored_tree
 from pixelcontrast.engine.scoring import score_run
 from pixelcontrast.engine.sources import Sources
 from pixelcontrast.engine.streams import describe_streams, stream_samples
@@ -79,6 +77,7 @@ def train(
         if not resume:
             folder.create(force=force)
             folder.write_config(dump_config(config))
+            folder.update_record(command=command_for(recipe, overrides, sections, folder))
         folder.update_record(**_record(config, sources, method, notes))
         _announce(console, config, sources, method, notes, folder)
     with _failure_in_record(folder):
@@ -116,7 +115,6 @@ def _record(
         "name": config.name,
         "method": config.method_name,
         "seed": config.seed,
-        "command": shlex.join(["pixelcontrast", *sys.argv[1:]]),
         "started": now(),
         "status": "running",
         "device": "gpu" if use_gpu(config.train) else "cpu",

@@ -415,7 +415,9 @@ def test_images_alone_are_enough_from_training_to_named_masks(tiny, scenes, tmp_
     made = run.root / "clusters"
     assert len(list((made / "maps").iterdir())) == 6
     assert list(made.glob("cluster_0*.png"))
-    assert "data:image/png" in run.report.read_text()
+    report = run.report.read_text()
+    assert "data:image/jpeg" in report
+    assert "% of the pixels, in" in report
     predictor = load(run.root)
     assert predictor.names == tuple(f"cluster_{k:02d}" for k in range(4))
     first = sorted(images.iterdir())[0]

@@ -96,6 +96,7 @@ def scores_of(features, samples, sources, config, inference: InferenceConfig, *,
 
 
 RANDOM = ["model.pretrained=false", "model.weights_file=null"]
+"""Settings that leave the encoder untrained."""
 
 
 def baselines(recipe: str, overrides: Sequence[str], seed: int) -> dict[str, dict]:

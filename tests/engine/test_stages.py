@@ -249,7 +249,10 @@ class TestTwoStages:
             train(staged, out=tmp_path / "broken")
         monkeypatch.setattr(Supervised, "losses", losses)
         monkeypatch.setattr(LabelPretrain, "losses", lambda *_: pytest.fail("trained again"))
+        command = RunFolder(tmp_path / "broken").read_record()["command"]
+        assert command.startswith("pixelcontrast train ")
         broken = train(staged, out=tmp_path / "broken", resume=True)
+        assert broken.read_record()["command"] == command
         same(state_of(whole.last), state_of(broken.last))
 
     def test_a_resumed_run_cannot_change_a_stage(self, staged, whole):

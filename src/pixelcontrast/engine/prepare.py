@@ -59,7 +59,8 @@ def command_for(
     folder: RunFolder,
 ) -> str:
     """The command line that trains a run anew, wherever it was started from."""
-    settings = [*(f"{key}={json.dumps(value)}" for key, value in _flat(sections)), *overrides]
+    given = [f"{key}={json.dumps(value, default=str)}" for key, value in _flat(sections)]
+    settings = [*given, *overrides]
     if not isinstance(recipe, str):  # a configuration in memory; the run has it whole
         recipe, settings = str(folder.config), []
     words = ["pixelcontrast", "train", recipe, *settings, "--out", str(folder.root)]

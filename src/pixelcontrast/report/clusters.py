@@ -36,19 +36,20 @@ def cluster_sheets(run: Run) -> list[ClusterSheet]:
     except (OSError, ValueError):
         return []
     rows: Any = mapping(stored).get("clusters")
-    found = []
-    for row in map(mapping, rows if isinstance(rows, list) else []):
+    known = [mapping(row) for row in rows] if isinstance(rows, list) else []
+    found: list[ClusterSheet] = []
+    for row in sorted(known, key=lambda row: -(number(row.get("share")) or 0.0)):
         share, images, file = number(row.get("share")), number(row.get("images")), row.get("sheet")
         path = (folder / str(file)).resolve()
         if share is None or images is None or not path.is_relative_to(folder.resolve()):
             continue
         try:
-            with Image.open(path) as file:
-                picture = jpeg(np.asarray(file.convert("RGB")))
+            with Image.open(path) as sheet:
+                picture = jpeg(np.asarray(sheet.convert("RGB")))
         except OSError:  # missing, or no picture
             continue
         text = f"{percent(share)} % of the pixels, in {images:.0f} images"
-        sheet = ClusterSheet(str(row.get("name", "?")), text, picture)
-        found.append((share, sheet))
-    found.sort(key=lambda pair: -pair[0])
-    return [sheet for _, sheet in found[:MOST]]
+        found.append(ClusterSheet(str(row.get("name", "?")), text, picture))
+        if len(found) == MOST:
+            break
+    return found

@@ -6,8 +6,9 @@
 trains `supervised_<set>` and `pico_<set>` with every seed into runs/compare (finished runs are
 kept, broken ones resumed), writes benchmarks/results/<set>.json and prints a table. Scores are
 those of the best validation checkpoint, on the validation split that chose it and on the test split
-that did not; beside them the best validation score of every network of the method (student, average
-or teacher) and alignment and uniformity of the classifier's input on the validation split.
+that did not; beside them the test score of the trained network at the last step, which no split
+has chosen, the best validation score of every network of the method (student, average or teacher)
+and alignment and uniformity of the classifier's input on the validation split.
 Differences are to the first method, paired by seed. `--report` also writes the page that shows the
 runs side by side.
 """
@@ -20,14 +21,29 @@ import math
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from pixelcontrast.data import build_eval_loader
+from pixelcontrast.engine.config import parse_config
 from pixelcontrast.engine.folder import RunFolder
+from pixelcontrast.engine.predict import load
 from pixelcontrast.engine.scoring import score_run
+from pixelcontrast.engine.sources import open_data
+from pixelcontrast.evaluation import evaluate
 from pixelcontrast.report import write_report
 
 RESULTS = Path(__file__).parent / "results"
-SHOWN = ("val_miou", "test_miou", "val_alignment", "val_uniformity", "val_uniformity_1")
+SHOWN = (
+    "val_miou",
+    "test_miou",
+    "test_miou_end",
+    "val_alignment",
+    "val_uniformity",
+    "val_uniformity_1",
+)
 """What methods are compared by; A lower, all others higher is better."""
 
 
@@ -103,6 +119,7 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
                 "val_miou": val["scores"]["miou"],
                 "test_miou": test.scores.miou,
                 "test_boundary_miou": test.boundary.scores.miou,
+                "test_miou_end": at_the_end(folder),
                 **separation(val["features"][0]),
                 **networks(folder),
                 "test_iou": dict(zip(names, test.scores.iou, strict=True)),
@@ -117,6 +134,25 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
             for name, function in (("mean", statistics.fmean), ("std", spread))
         },
     }
+
+
+def at_the_end(folder: RunFolder) -> float | None:
+    """Test mIoU of the trained network (the student) at the last step, kept or not."""
+    config = parse_config(folder.read_config())
+    last = (folder.stage(config.stages[-1].name) if config.stages else folder).last
+    stored = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    network = load(folder.root, device="cpu").segmentor
+    network.load_state_dict({name: stored[f"segmentor.{name}"] for name in network.state_dict()})
+    dataset = open_data(config.data)
+    samples = [sample for sample in dataset.select("test") if sample.mask is not None]
+    outcome = evaluate(
+        network,
+        build_eval_loader(samples, dataset.info, batch_size=config.eval.batch, workers=0),
+        num_classes=dataset.info.num_classes,
+        ignore_index=dataset.info.ignore_index,
+        config=replace(config.eval.inference, align_corners=config.model.align_corners),
+    )
+    return outcome.scores.miou
 
 
 def separation(layer: dict) -> dict[str, float]:
@@ -168,13 +204,16 @@ def paired(rows: list[dict], twins: list[dict], key: str) -> dict[str, float | N
 def table(results: dict) -> str:
     """Everything a method page shows, as Markdown: mIoU in %, mean ± standard deviation."""
     base = next(iter(results["methods"]))
-    heads = ["method", "validation", "test", "test, difference", "A", "U", "U_1"]
+    heads = ["method", "validation", "test", "difference", "at the end", "difference"]
+    heads += ["A", "U", "U_1"]
     lines = [heads, ["---"] * len(heads)]
     for name, method in results["methods"].items():
-        delta = "" if name == base else gap(results["differences"][name]["test_miou"])
-        scores = [score(method, key) for key in ("val_miou", "test_miou")]
-        shape = [f"{method[f'{key}_mean']:.3f}" for key in SHOWN[2:]]
-        lines.append([f"`{name}_{results['set']}`", *scores, delta, *shape])
+        cells = [f"`{name}_{results['set']}`", score(method, "val_miou")]
+        for key in ("test_miou", "test_miou_end"):
+            delta = "" if name == base else gap(results["differences"][name][key])
+            cells += [score(method, key), delta]
+        shape = [f"{method[f'{key}_mean']:.3f}" for key in SHOWN[3:]]
+        lines.append([*cells, *shape])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

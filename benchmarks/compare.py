@@ -139,8 +139,7 @@ def summarise(folders: list[RunFolder]) -> dict[str, object]:
 def at_the_end(folder: RunFolder) -> float | None:
     """Test mIoU of the trained network (the student) at the last step, kept or not."""
     config = parse_config(folder.read_config())
-    last = (folder.stage(config.stages[-1].name) if config.stages else folder).last
-    stored = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
+    stored = torch.load(folder.last, map_location="cpu", weights_only=True)["state_dict"]
     network = load(folder.root, device="cpu").segmentor
     network.load_state_dict({name: stored[f"segmentor.{name}"] for name in network.state_dict()})
     dataset = open_data(config.data)

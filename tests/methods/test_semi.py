@@ -1,4 +1,6 @@
+import sys
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -57,16 +59,20 @@ class Recording(ContrastTerm):
 def recording(monkeypatch):
     monkeypatch.setitem(CONTRASTS, "recording", f"{__name__}:Recording")
     monkeypatch.setattr(
-        "pixelcontrast.methods.contrast.import_module", lambda name: __import__("sys").modules[name]
+        "pixelcontrast.methods.contrast.import_module",
+        lambda name: sys.modules.get(name) or import_module(name),
     )
 
 
 CONTRAST = {"name": "recording", "dim": 8}
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "unimatch_v2"])
-def test_student_and_teacher_are_scored_and_no_third_average(name):
-    method = build(name, ema=0.9)
+TEACHERS = [("mean_teacher", {}), ("unimatch_v2", {}), ("unimatch", {"teacher": {}})]
+
+
+@pytest.mark.parametrize(("name", "options"), TEACHERS)
+def test_student_and_teacher_are_scored_and_no_third_average(name, options):
+    method = build(name, ema=0.9, **options)
     assert list(method.predictors()) == ["student", "teacher"]
     assert method.predictor() is method.teacher.module
     assert method.ema is None
@@ -89,9 +95,9 @@ def test_the_teacher_follows_after_every_step_without_gradient():
     assert any(name.startswith("teacher.") for name in method.state_dict())
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "unimatch_v2"])
-def test_a_contrast_term_sees_labelled_and_mixed_images_and_the_teacher(name):
-    method = build(name, threshold=0.0, contrast=CONTRAST)
+@pytest.mark.parametrize(("name", "options"), TEACHERS)
+def test_a_contrast_term_sees_labelled_and_unlabelled_images_and_the_teacher(name, options):
+    method = build(name, threshold=0.0, contrast=CONTRAST, **options)
     given = batch(method)
     report = method.losses(given)
     seen = method.contrast.seen
@@ -128,8 +134,9 @@ def test_steps_without_contrast_keep_the_head_in_the_graph(monkeypatch):
 
 
 def test_a_term_that_needs_a_teacher_is_refused_without_one():
-    with pytest.raises(ConfigError, match="this method has none"):
-        build("fixmatch", contrast=CONTRAST)
+    for name in ("fixmatch", "unimatch"):
+        with pytest.raises(ConfigError, match="this method has none"):
+            build(name, contrast=CONTRAST)
 
 
 LANDMARKS = {"rankmatch": {"landmarks": 8}}

@@ -86,6 +86,24 @@ class TestUniMatch(MethodTester):
         torch.testing.assert_close(found, 0.25 * (losses[0] + losses[1]) / 2)
 
 
+class TestUniMatchWithTeacher(MethodTester):
+    name = "unimatch"
+    options: ClassVar[dict] = {"threshold": 0.0, "teacher": {}}
+    may_rise = ("strong", "features")
+
+    def test_the_teacher_labels_all_views(self):
+        method = self.build()
+        batch = self.batch(method)
+        self.steps(method, batch, 2)
+        passes = method.passes(batch)
+        rest = batch["unlabeled"]
+        expected = method.pseudo_labels(method.teacher(rest.image), rest)
+        assert torch.equal(passes.pseudo.labels, expected.labels)
+        assert torch.equal(passes.pseudo.confidence, expected.confidence)
+        own = method.pseudo_labels(passes.clean.rows(4, 8), rest)
+        assert not torch.equal(own.confidence, expected.confidence)
+
+
 class TestUniMatchWithPixelContrast(MethodTester):
     name = "unimatch"
     options: ClassVar[dict] = {

@@ -13,23 +13,22 @@ that are mixed alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelcontrast.core.distributed import world_size
 from pixelcontrast.core.errors import ConfigError
-from pixelcontrast.core.teacher import Teacher
-from pixelcontrast.core.types import Batch, LossReport, SegOutput
+from pixelcontrast.core.types import Batch, LossReport
 from pixelcontrast.data.mixing import partners, paste
 from pixelcontrast.losses import RankMode, rank_consistency
 from pixelcontrast.losses.maps import subsample_labels
 from pixelcontrast.losses.rank_distribution import check_ranked
 from pixelcontrast.methods.base import Task
 from pixelcontrast.methods.optim import OptimConfig
-from pixelcontrast.methods.semi import TeacherConfig, own_share
+from pixelcontrast.methods.semi import own_share
 from pixelcontrast.methods.unimatch import Passes, UniMatch, UniMatchConfig
 from pixelcontrast.models import Segmentor
 from pixelcontrast.sampling import Landmarks, draw_pixels, select_landmarks
@@ -58,8 +57,6 @@ class RankMatchConfig(UniMatchConfig):
     """Keep landmarks from ranking themselves first (paper: no)."""
     detach_landmarks: bool = False
     """No gradient through the landmarks' own features (code: there is)."""
-    teacher: TeacherConfig | None = None
-    """A mean teacher gives the pseudo-labels and rankings. None: the network itself (paper)."""
 
 
 class RankMatch(UniMatch):
@@ -75,8 +72,6 @@ class RankMatch(UniMatch):
         task: Task,
         optim: OptimConfig | None = None,
     ) -> None:
-        if config.teacher is not None:  # itself an average: a second would only be scored twice
-            task = replace(task, ema_decay=None)
         super().__init__(config, segmentor, task, optim)
         check_ranked(config.ranked)
         if config.landmarks < config.ranked:
@@ -87,24 +82,12 @@ class RankMatch(UniMatch):
             )
         offered = "aspp" if "aspp" in segmentor.decoder.tap_channels else "features"
         self.tap, _ = segmentor.find_tap(config.tap or offered)
-        self.teacher: Teacher | None = None
-        if config.teacher is not None:
-            self.teacher = Teacher(
-                segmentor,
-                decay=config.teacher.decay,
-                warmup=config.teacher.warmup,
-                buffers=config.teacher.buffers,
-            )
 
     def losses(self, batch: Mapping[str, Batch]) -> LossReport:
         """UniMatch's L + lambda (L_rank of the first + L_rank of the second view) / 2."""
         passes = self.passes(batch, tap=self.tap)
         base, ranks = self.consistency(passes, batch), self._ranks(passes)
         return LossReport({**base.terms, **ranks.terms}, {**base.stats, **ranks.stats})
-
-    def labelling(self, weak: SegOutput, rest: Batch, tap: str | None) -> SegOutput:
-        """The output behind pseudo-labels and rankings: the teacher's, where there is one."""
-        return weak if self.teacher is None else self.teacher(rest.image, tap=tap)
 
     def _ranks(self, passes: Passes) -> LossReport:
         """The rank loss over the images of both strong views."""
@@ -139,17 +122,6 @@ class RankMatch(UniMatch):
         allowed = valid & (features != 0).any(1)
         first = draw_pixels(draws, allowed.where(allowed.any(2).any(1)[:, None, None], valid))
         return select_landmarks(features, self.config.landmarks, first, valid)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The networks that are scored; a teacher is the preferred one."""
-        networks = super().predictors()
-        return networks if self.teacher is None else {**networks, "teacher": self.teacher.module}
-
-    def after_step(self) -> None:
-        """Move the teacher, if there is one."""
-        if self.teacher is not None:
-            self.teacher.update(self.segmentor)
-        super().after_step()
 
 
 def mixed_features(features: Tensor, keep: Tensor) -> Tensor:

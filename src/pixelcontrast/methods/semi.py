@@ -2,7 +2,7 @@
 
 A method writes its whole step in `losses`, from small parts:
 
-    class Mine(TeacherStudent):                       # or SemiSupervised: no EMA teacher
+    class Mine(TeacherStudent):                       # or SemiSupervised: a teacher on demand
         Config = MineConfig                           # has `teacher: TeacherConfig`
         streams = (LABELED, unlabeled(strong_views=1))
 
@@ -20,10 +20,10 @@ A method writes its whole step in `losses`, from small parts:
   images without dropping any, so the longer one sets what an epoch is (`Task.epoch_steps`). An
   unlabelled stream never opens a mask, unless `data.hidden_masks` asks to measure pseudo-labels;
   then `Batch.hidden_mask` is read by `statistics` and by nothing else.
-* Networks: `TeacherStudent` keeps an exponential moving average of the student as `teacher` and
-  moves it after every optimiser step; it is saved and resumed exactly. Both are scored, as
+* Networks: with `config.teacher`, an exponential moving average of the student is kept as `teacher`
+  and moved after every optimiser step; it is saved and resumed exactly. Both are scored, as
   `student` and `teacher`. The teacher takes the place of `train.ema`, which adds no third network.
-  Methods without a teacher are scored as the student and, with `train.ema`, as `ema`.
+  Without a teacher the student is scored and, with `train.ema`, `ema`.
 * Draws: `Method.random` gives the same generator on all processes; the functions of `data.mixing`
   and `own_share` cut out the part of this process. Two processes then train as one does.
 * Pseudo-labels with rules: `sampling.pseudo_labels`; losses: `losses.consistency`.
@@ -96,26 +96,36 @@ class MixedView:
 
 
 class SemiSupervised(Method):
-    """A method with a labelled and an unlabelled stream, and perhaps a contrast term.
+    """A method with a labelled and an unlabelled stream, perhaps a teacher and a contrast term.
 
-    Its `Config` may have a field `contrast: ContrastChoice | None`.
+    Its `Config` may have fields `teacher: TeacherConfig | None`, `contrast: ContrastChoice | None`.
     """
 
     streams: ClassVar[tuple[Stream, ...]] = (LABELED, unlabeled())
-    contrast_teacher: ClassVar[bool] = False
-    """Whether contrast terms that need a teacher's output can have one."""
 
     def __init__(
         self, config: Any, segmentor: Segmentor, task: Task, optim: OptimConfig | None = None
     ) -> None:
+        settings: TeacherConfig | None = getattr(config, "teacher", None)
+        if settings is not None:  # itself an average: a second would only be scored twice
+            task = replace(task, ema_decay=None)
         super().__init__(config, segmentor, task, optim)
+        self.teacher: Teacher | None = None
+        if settings is not None:
+            self.teacher = Teacher(
+                segmentor,
+                decay=settings.decay,
+                warmup=settings.warmup,
+                buffers=settings.buffers,
+            )
         choice: ContrastChoice | None = getattr(config, "contrast", None)
         self.contrast = None if choice is None else build_contrast(choice, self)
-        if choice and contrast_class(choice.name).needs_teacher and not self.contrast_teacher:
+        if choice and contrast_class(choice.name).needs_teacher and self.teacher is None:
             raise ConfigError(
                 f"contrast {choice.name!r} compares with a teacher, and this method has none",
                 where="method.contrast.name",
-                fix="use a method with a teacher: mean_teacher or unimatch_v2",
+                fix="use a method with a teacher (mean_teacher, unimatch_v2) or set method.teacher "
+                "where there is such a setting",
             )
         self.kept = KeptWatch(
             "no pixel of an unlabelled image was trusted, so these images teach nothing: "
@@ -238,42 +248,32 @@ class SemiSupervised(Method):
         )
         return report
 
-    def after_step(self) -> None:
-        """Let the contrast term write its memory."""
-        if self.contrast is not None:
-            self.contrast.after_step()
-
-
-class TeacherStudent(SemiSupervised):
-    """A semi-supervised method with a mean teacher; its `Config` has `teacher: TeacherConfig`."""
-
-    contrast_teacher = True
-
-    def __init__(
-        self, config: Any, segmentor: Segmentor, task: Task, optim: OptimConfig | None = None
-    ) -> None:
-        # The teacher is the averaged network: a second average would only be scored twice.
-        super().__init__(config, segmentor, replace(task, ema_decay=None), optim)
-        settings: TeacherConfig = config.teacher
-        self.teacher = Teacher(
-            segmentor, decay=settings.decay, warmup=settings.warmup, buffers=settings.buffers
-        )
-
     def predictors(self) -> dict[str, nn.Module]:
-        """Student and teacher; the teacher is the preferred one."""
-        return {"student": self.segmentor, "teacher": self.teacher.module}
+        """The networks that are scored; a teacher is the preferred one."""
+        networks = super().predictors()
+        return networks if self.teacher is None else {**networks, "teacher": self.teacher.module}
 
     def told(self, images: Tensor) -> SegOutput | None:
         """The teacher's output with embeddings, where the contrast term asks for it."""
-        if not self.embeds or not self.contrast or not self.contrast.needs_teacher:
+        if self.teacher is None or self.contrast is None:
+            return None
+        if not self.embeds or not self.contrast.needs_teacher:
             return None
         output: SegOutput = self.teacher(images, embed=True)
         return output
 
     def after_step(self) -> None:
         """Move the teacher, then let the contrast term write its memory."""
-        self.teacher.update(self.segmentor)
-        super().after_step()
+        if self.teacher is not None:
+            self.teacher.update(self.segmentor)
+        if self.contrast is not None:
+            self.contrast.after_step()
+
+
+class TeacherStudent(SemiSupervised):
+    """A semi-supervised method that always has a teacher: `Config` has `teacher: TeacherConfig`."""
+
+    teacher: Teacher
 
 
 def own_share(drawn: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ CVPR 2023. V2: Yang, Zhao and Zhao, "UniMatch V2: Pushing the Limit of Semi-Supe
 Segmentation", TPAMI 2025.
 
 V1 is its own teacher: confident labels of the weak view teach two strong views and a copy of the
-weak view whose features lost half of their channels. V2 asks an averaged network instead and
-drops complementary halves of the channels in its two strong views.
+weak view whose features lost half of their channels. V2 asks an averaged network instead, as V1
+does with `method.teacher`, and drops complementary halves of the channels in its two strong views.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class UniMatchConfig:
     """Share of the channels of every encoder stage that this branch loses."""
     contrast: ContrastChoice | None = None
     """A contrast term on the labelled and the weak images; none in the paper."""
+    teacher: TeacherConfig | None = None
+    """A mean teacher labels the weak views. None: the network itself (paper)."""
 
 
 class Passes(NamedTuple):
@@ -96,16 +98,15 @@ class UniMatch(SemiSupervised):
             perturb=self._with_dropped_copies(count),
             tap=tap,
         )
-        weak = self.labelling(clean.rows(count, count + len(rest.image)), rest, tap)
+        if self.teacher is None:
+            weak = clean.rows(count, count + len(rest.image))
+        else:
+            weak = self.teacher(rest.image, tap=tap)
         pseudo = self.pseudo_labels(weak, rest)
         keeps = draw_keeps(self, rest)
         views = mixed_views(self, rest, pseudo, keeps)
         strong = self.segmentor(torch.cat([view.image for view in views]), tap=tap)
         return Passes(clean, weak, pseudo, keeps, views, strong)
-
-    def labelling(self, weak: SegOutput, rest: Batch, tap: str | None) -> SegOutput:
-        """The output that labels the unlabelled images: the network's own, of the weak view."""
-        return weak
 
     def consistency(self, passes: Passes, batch: Mapping[str, Batch]) -> LossReport:
         """The losses of UniMatch for what the network said."""
@@ -119,7 +120,8 @@ class UniMatch(SemiSupervised):
         terms["strong"] = config.strong_weight * strong_loss(self, strong, views, config.threshold)
         dropped = clean.rows(both, both + len(rest.image))
         terms["features"] = config.feature_weight * self.masked(dropped, pseudo, config.threshold)
-        contrast = self.contrasted(clean.rows(0, both), labeled, pseudo, trusted)
+        told = self.told(torch.cat([labeled.image, rest.image]))
+        contrast = self.contrasted(clean.rows(0, both), labeled, pseudo, trusted, teacher=told)
         stats = self.statistics(pseudo, trusted, rest)
         return LossReport({**terms, **contrast.terms}, {**stats, **contrast.stats})
 

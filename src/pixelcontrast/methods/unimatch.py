@@ -54,7 +54,7 @@ class UniMatchConfig:
     contrast: ContrastChoice | None = None
     """A contrast term on the labelled and the weak images; none in the paper."""
     teacher: TeacherConfig | None = None
-    """A mean teacher labels the weak views. None: the network itself (paper)."""
+    """A mean teacher labels (in RankMatch: and ranks) the weak views. None: the network (paper)."""
 
 
 class Passes(NamedTuple):
